@@ -209,19 +209,20 @@ class StopOnNonFinite:
         if finite(metrics):
             return
         path = self._workdir / f"nonfinite_batch_{step}.npz"
-        local = {
-            key: np.concatenate([np.asarray(s.data) for s in value.addressable_shards])
-            if not value.is_fully_addressable
-            else np.asarray(value)
-            for key, value in batch.items()
-        }
+        arrays: dict[str, Any] = {key: _local(value) for key, value in batch.items()}
         with path.open("wb") as file:
-            np.savez(file, **local)
+            np.savez(file, allow_pickle=False, **arrays)
         numbers = {k: float(v) for k, v in metrics.items() if k in _WATCHED}
         raise NonFinite(
             f"step {step} is not finite: {numbers}. Its batch is in {path}; lower the "
             f"learning rate, clip gradients, or look at the batch."
         )
+
+
+def _local(array: Any) -> np.ndarray:
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)
+    return np.concatenate([np.asarray(s.data) for s in array.addressable_shards])
 
 
 _WATCHED = ("loss", "norm/grads")

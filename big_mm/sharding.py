@@ -55,15 +55,14 @@ def make_mesh(axes: Sequence[Sequence[Any]]) -> Mesh:
     if math.prod(sizes) != devices:
         raise ValueError(
             f"mesh sizes must multiply to the {devices} devices: got "
-            f"{dict(axes)}. Use -1 for one of them."
+            f"{dict(zip(names, sizes, strict=True))}. Use -1 for one of them."
         )
     return jax.make_mesh(tuple(sizes), tuple(names), (AxisType.Auto,) * len(sizes))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Examples are split over every mesh axis but `tensor`."""
-    axes = tuple(name for name in mesh.axis_names if name != "tensor")
-    return NamedSharding(mesh, PartitionSpec(axes))
+    return NamedSharding(mesh, PartitionSpec(_batch_axes(mesh)))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -73,9 +72,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
         ValueError: if the examples cannot be split evenly.
     """
     sharding = batch_sharding(mesh)
-    axes = sharding.spec[0]
-    assert axes is not None
-    shards = math.prod(mesh.shape[name] for name in axes)
+    shards = math.prod(mesh.shape[name] for name in _batch_axes(mesh))
     examples = len(next(iter(batch.values()))) * jax.process_count()
     if examples % shards:
         raise ValueError(
@@ -124,6 +121,10 @@ def place(
         return NamedSharding(mesh, spec)
 
     return jax.tree.map_with_path(sharding, tree)
+
+
+def _batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    return tuple(name for name in mesh.axis_names if name != "tensor")
 
 
 def _mesh_axis(name: str, to: Any, mesh: Mesh) -> str | None:

@@ -33,26 +33,12 @@ def open_run(path: Path, config: Mapping[str, Any]) -> IO[str]:
         raise ValueError(f"--workdir is a folder: {path} is a file.")
     path.mkdir(parents=True, exist_ok=True)
     lock = (path / ".lock").open("w")
-    if jax.process_index() != 0:
-        return lock
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ValueError(
-            f"one process trains in a folder: another has {path}. Stop it, or choose "
-            f"another --workdir."
-        ) from None
-    others = [p.name for p in path.iterdir() if p.name not in (".lock", "log.txt")]
-    if (path / CONFIG).exists():
-        _refuse_another_config(path, config)
-    elif others:
-        raise ValueError(
-            f"a new run needs an empty folder: {path} holds {sorted(others)[:5]} and no "
-            f"{CONFIG}. Choose another --workdir."
-        )
-    else:
-        write_json(path / CONFIG, config)
-    _write_environment(path)
+        if jax.process_index() == 0:
+            _claim(path, lock, config)
+    except BaseException:
+        lock.close()
+        raise
     return lock
 
 
@@ -92,6 +78,27 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
                 found += differences(old[key], new[key], name)
         return found
     return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
+
+
+def _claim(path: Path, lock: IO[str], config: Mapping[str, Any]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ValueError(
+            f"one process trains in a folder: another has {path}. Stop it, or choose "
+            f"another --workdir."
+        ) from None
+    others = [p.name for p in path.iterdir() if p.name not in (".lock", "log.txt")]
+    if (path / CONFIG).exists():
+        _refuse_another_config(path, config)
+    elif others:
+        raise ValueError(
+            f"a new run needs an empty folder: {path} holds {sorted(others)[:5]} and no "
+            f"{CONFIG}. Choose another --workdir."
+        )
+    else:
+        write_json(path / CONFIG, config)
+    _write_environment(path)
 
 
 def _refuse_another_config(path: Path, config: Mapping[str, Any]) -> None:

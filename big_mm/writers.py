@@ -38,6 +38,8 @@ class Writer:
         self._wandb = None
         if not self._primary:
             return
+        if wandb is not None:
+            self._wandb = _start_wandb(workdir, wandb)
         path = Path(workdir) / NAME
         keep_rows(path, up_to_step=start_step)
         self._rows = path.open("a", encoding="utf-8")
@@ -46,8 +48,6 @@ class Writer:
         self._tensorboard = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=start_step + 1
         )
-        if wandb is not None:
-            self._wandb = _start_wandb(workdir, wandb)
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Writes one row; numbers that are not finite are written as null."""

@@ -6,16 +6,17 @@ one damaged later is found out before it is used; the one before it is then take
 """
 
 import json
+import logging
 import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import logging
 from etils import epath
 from orbax.checkpoint import v1
 
+LOG = logging.getLogger(__name__)
 FILES = "files.json"  # relative path -> [bytes, crc32]
 
 
@@ -52,7 +53,7 @@ class Store:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._orbax = v1.training.Checkpointer(
             self.directory,
-            preservation_policy=policies.AnyPreservationPolicy(keep),
+            preservation_policy=policies.AnyPreservationPolicy(keep),  # pyright: ignore[reportArgumentType]
             cleanup_tmp_directories=jax.process_count() == 1,
         )
         self._finishing: threading.Thread | None = None
@@ -179,14 +180,14 @@ def _step(path: epath.Path) -> int:
 def _retire(path: epath.Path) -> None:
     harm = damage(path)
     if not (path / FILES).exists():
-        logging.warning("checkpoint %s was not finished: deleted.", path.name)
+        LOG.warning("checkpoint %s was not finished: deleted.", path.name)
         path.rmtree()
         return
     aside = path.parent / f"damaged_{path.name}"
     while aside.exists():
         aside = aside.parent / f"{aside.name}_again"
     path.rename(aside)
-    logging.warning(
+    LOG.warning(
         "checkpoint %s is not whole (%s): set aside as %s, the one before it is used.",
         path.name,
         harm,
