@@ -39,7 +39,9 @@ def main() -> int:
     try:
         install(shutil.which("uv"))
     except (OSError, subprocess.CalledProcessError) as error:
-        return _fail(f"the set-up did not finish: {error}. The same command tries again.")
+        return _fail(
+            f"the set-up did not finish: {error}. The same command tries again."
+        )
     stamp.write_text(wanted)
     return 0
 
