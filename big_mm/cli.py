@@ -1,4 +1,4 @@
-"""Commands, flags and exit codes; what a command does stands in `build.py`.
+"""Commands, flags and exit codes; what a command does stands in `runs.py`.
 
 Exit codes: 0 done; 2 bad input or a machine that refuses (a full disk), one line on
 stderr that says what and how to mend it; 3 stopped on a non-finite loss; 75 preempted
@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, FileNotFoundError, flags.Error) as error:
         return _refuse(str(error), error)
     except KeyboardInterrupt:
-        return _refuse("interrupted. The same command goes on from the last checkpoint.")
+        return _refuse("interrupted: the same command goes on from the last save.")
     except Exception as error:
         if code := getattr(error, "code", None):  # hooks.Stop, without importing JAX
             return _refuse(str(error), error, int(code))
@@ -70,9 +69,9 @@ def train(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     _parse(values, arguments, required=("config", "workdir"))
     _start_jax()
-    from big_mm import build
+    from big_mm import runs
 
-    build.train_run(values.config, Path(values.workdir))
+    runs.train_run(values.config, Path(values.workdir))
 
 
 @command
@@ -85,10 +84,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     values = _strings("checkpoint", "workdir", "evals", "data")
     _parse(values, arguments, required=("checkpoint", "workdir"))
     _start_jax()
-    from big_mm import build
+    from big_mm import runs
 
     names = values.evals.split(",") if values.evals else None
-    build.evaluate_run(
+    runs.evaluate_run(
         Path(values.checkpoint), Path(values.workdir), names, data_dir=values.data
     )
 
@@ -120,12 +119,12 @@ def info(arguments: Sequence[str]) -> None:
     if (values.checkpoint is None) == (values.config is None):
         raise ValueError("info needs one of --checkpoint and --config.")
     _start_jax()
-    from big_mm import build
+    from big_mm import runs
 
     if values.config is not None:
-        print(build.describe_config(values.config))
+        print(runs.describe_config(values.config))
     else:
-        print(build.describe_run(Path(values.checkpoint)))
+        print(runs.describe_run(Path(values.checkpoint)))
 
 
 @command

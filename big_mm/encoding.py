@@ -70,8 +70,10 @@ class Encoding:
         self, side: str, params: Params, chunks: Iterator[np.ndarray], count: int
     ) -> np.ndarray:
         if side not in self._jitted:
-            forward = lambda params, x: getattr(self.model.apply(params, **{side: x}), side)
-            self._jitted[side] = jax.jit(forward)
+            apply = self.model.apply
+            self._jitted[side] = jax.jit(
+                lambda p, x: getattr(apply(p, **{side: x}), side)
+            )
         encode, parts = self._jitted[side], []
         for chunk in chunks:
             missing = self.batch_examples - len(chunk)

@@ -1,9 +1,9 @@
-"""What happens between two updates: numbers, pictures of progress, checkpoints, ends."""
+"""What happens between two updates: numbers, progress, checkpoints, ends."""
 
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import rich.progress
 
-from big_mm.arrays import Batch, Metrics
+from big_mm.arrays import Batch, Metrics, Params
 from big_mm.checkpoints.store import Store
 from big_mm.evaluators.core import Evaluator
 from big_mm.train import State
@@ -62,7 +62,11 @@ class Log:
         wait_s: Callable[[], float],
     ):
         self._writer, self._every = writer, every_steps
-        self._examples, self._schedules, self._wait_s = batch_examples, schedules, wait_s
+        self._examples, self._schedules, self._wait_s = (
+            batch_examples,
+            schedules,
+            wait_s,
+        )
         self._mark: tuple[int, float, float] | None = None
 
     def due(self, step: int, total_steps: int) -> bool:
@@ -95,7 +99,11 @@ class Progress:
         wait_s: Callable[[], float],
         refresh_s: float = 2.0,
     ):
-        self._examples, self._wait_s, self._refresh_s = batch_examples, wait_s, refresh_s
+        self._examples, self._wait_s, self._refresh_s = (
+            batch_examples,
+            wait_s,
+            refresh_s,
+        )
         self._seen = (start_step, time.monotonic(), wait_s())
         columns = rich.progress
         self._bar = rich.progress.Progress(
@@ -162,7 +170,7 @@ class Checkpoint:
 
 
 class Preempt:
-    """On SIGTERM: saves after the current update, then ends the run with exit code 75."""
+    """On SIGTERM: saves after the current update, then ends with exit code 75."""
 
     def __init__(self, checkpoint: Checkpoint, store: Store):
         self._checkpoint, self._store, self._asked = checkpoint, store, False
@@ -257,15 +265,14 @@ class Evaluate:
     def run(self, step: int, state: State, metrics: Metrics, batch: Batch) -> None:
         """Measures and writes; `evaluation_s` says how long it took."""
         start = time.monotonic()
-        params = getattr(state, self._weights)
-        figures = dict(self.figures(params))
+        figures = evaluate(self._name, self._evaluator, getattr(state, self._weights))
         figures[f"{self._name}/evaluation_s"] = time.monotonic() - start
         self._writer.write(step, figures)
 
-    def figures(self, params: Any) -> Iterator[tuple[str, float]]:
-        """The evaluator's figures under the names they are reported by."""
-        for key, value in self._evaluator.run(params):
-            yield f"{self._name}/{key}", float(value)
+
+def evaluate(name: str, evaluator: Evaluator, params: Params) -> dict[str, float]:
+    """An evaluator's figures, under the name it has in the config."""
+    return {f"{name}/{key}": float(value) for key, value in evaluator.run(params)}
 
 
 class Profile:

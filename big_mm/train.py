@@ -45,7 +45,7 @@ def init(
     *,
     teacher: bool,
 ) -> State:
-    """The state before the first update; the teacher starts as a copy of the weights."""
+    """The state before the first update; the teacher is a copy of the weights."""
     init_rng, rng = jax.random.split(rng)
     params = init_params(init_rng)
     copy = jax.tree.map(jnp.copy, params) if teacher else None

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what it was started with, and that one process has it."""
+"""A run's folder: whose it is, what started it, and that one process has it."""
 
 import fcntl
 import importlib.metadata
@@ -93,8 +93,8 @@ def _claim(path: Path, lock: IO[str], config: Mapping[str, Any]) -> None:
         _refuse_another_config(path, config)
     elif others:
         raise ValueError(
-            f"a new run needs an empty folder: {path} holds {sorted(others)[:5]} and no "
-            f"{CONFIG}. Choose another --workdir."
+            f"a new run needs an empty folder: {path} holds {sorted(others)[:5]} and "
+            f"no {CONFIG}. Choose another --workdir."
         )
     else:
         write_json(path / CONFIG, config)
@@ -110,8 +110,8 @@ def _refuse_another_config(path: Path, config: Mapping[str, Any]) -> None:
     if found:
         shown = "; ".join(found[:8]) + ("; ..." if len(found) > 8 else "")
         raise ValueError(
-            f"{path} holds a run of another config ({shown}). Choose another --workdir, "
-            f"or give the config it was started with."
+            f"{path} holds a run of another config ({shown}). Choose another "
+            f"--workdir, or give the config it was started with."
         )
 
 

@@ -5,8 +5,6 @@ import pytest
 from big_mm import lookup
 
 
-
-
 def test_resolve_finds_modules_under_big_mm_and_elsewhere():
     assert lookup.resolve("lookup:nearest") is lookup.nearest
     assert lookup.resolve("math:sqrt")(9) == 3

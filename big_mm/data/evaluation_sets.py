@@ -1,4 +1,4 @@
-"""What an evaluator measures on: images, texts of many languages, and what belongs together.
+"""What an evaluator measures on: images, texts of many languages, what fits what.
 
 An image is whatever the image ops of the config start from: encoded bytes, a path or a
 uint8 array (H, W, 3). Nothing here is decoded, tokenised or put on a device.
@@ -36,7 +36,9 @@ class RetrievalSet:
     def __post_init__(self):
         if set(self.texts) != set(self.owners):
             lost = sorted(set(self.texts) ^ set(self.owners))
-            raise ValueError(f"texts and owners need the same languages: {lost} differ.")
+            raise ValueError(
+                f"texts and owners need the same languages: {lost} differ."
+            )
         for language, texts in self.texts.items():
             owners = self.owners[language]
             if len(texts) != len(owners):
@@ -46,8 +48,8 @@ class RetrievalSet:
                 )
             if len(owners) and not 0 <= owners.min() <= owners.max() < len(self.images):
                 raise ValueError(
-                    f"owners are indices of the {len(self.images)} images: {language!r} "
-                    f"has {owners.min()}..{owners.max()}."
+                    f"owners are indices of the {len(self.images)} images: "
+                    f"{language!r} has {owners.min()}..{owners.max()}."
                 )
 
 
@@ -78,7 +80,10 @@ class ClassificationSet:
                 f"every image needs a label: got {len(self.images)} and "
                 f"{len(self.labels)}."
             )
-        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < classes:
+        if (
+            len(self.labels)
+            and not 0 <= self.labels.min() <= self.labels.max() < classes
+        ):
             raise ValueError(f"labels are in [0, {classes}): got {self.labels.max()}.")
         for language, texts in self.class_texts.items():
             if len(texts) != classes or not all(texts):

@@ -49,7 +49,8 @@ def test_one_forward_pass_serves_all_terms():
         return params * batch["x"]
 
     both = weighted_sum({"a": Term(squares), "b": Term(squares)})
-    loss, _ = after(forward, both)(jnp.float32(2), {"x": jnp.array([1.0, 3.0])}, CONTEXT)
+    batch = {"x": jnp.array([1.0, 3.0])}
+    loss, _ = after(forward, both)(jnp.float32(2), batch, CONTEXT)
     np.testing.assert_allclose(loss, 2 * (4 + 36))
     assert calls == [1]
 

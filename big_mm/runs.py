@@ -1,0 +1,282 @@
+"""What the commands do with a config and a folder: train, evaluate, describe."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from big_mm import (
+    build,
+    durations,
+    hooks,
+    lookup,
+    report,
+    sharding,
+    train,
+    workdir,
+    writers,
+)
+from big_mm.arrays import Params
+from big_mm.checkpoints import store
+from big_mm.text import tokenizers
+
+LOG = logging.getLogger(__name__)
+
+
+def train_run(config: Any, path: Path) -> None:
+    """Trains from scratch, or goes on where the run in `path` stopped; then reports.
+
+    Raises:
+        ValueError: on a config or a folder that does not fit.
+        hooks.Stop: when the run ends early on purpose.
+    """
+    config = config.to_dict()
+    build.check_sections(config)
+    with contextlib.ExitStack() as stack:
+        stack.callback(workdir.open_run(path, config).close)
+        stack.enter_context(_log_file(path / "log.txt"))
+        made = build.parts(config)
+        run = _Run(made, path)
+        saved = stack.enter_context(contextlib.closing(run.store))
+        first = saved.restore_latest(run.init.abstract)
+        state = run.init() if first is None else first[0]
+        start = int(state.step)
+        LOG.info("%s at step %d of %d", path, start, run.total_steps)
+        batches = run.batches(start)
+        stack.callback(batches.close)
+        writer = writers.Writer(path, start_step=start, wandb=run.log.get("wandb"))
+        stack.enter_context(contextlib.closing(writer))
+        hooks_ = run.hooks(start, batches, writer, stack)
+        update = jax.jit(run.update, donate_argnums=0)
+        on_mesh = (sharding.put_batch(batch, made.mesh) for batch in batches)
+        state = train.fit(
+            state, update, on_mesh, total_steps=run.total_steps, hooks=hooks_
+        )
+        saved.wait()
+    page = report.write(path)
+    print(f"{path} is done: {run.total_steps} steps. Report: {page}")
+
+
+class _Run:
+    """The parts of a training run that need its data."""
+
+    def __init__(self, made: build.Parts, path: Path):
+        config = made.config
+        self._parts, self._path, self.log = made, path, dict(config.get("log") or {})
+        build.only("log", self.log, ("every_steps", "wandb", "profile_step"))
+        self._data = dict(config["data"])
+        self._source = lookup.call(self._data.pop("source"))
+        self._examples = int(self._data["batch_examples"])
+        lengths = {
+            "batch_examples": self._examples,
+            "epoch_examples": len(self._source),
+        }
+        self.total_steps = durations.to_steps(config["total_steps"], **lengths)
+        lengths["total_steps"] = self.total_steps
+        tx, self._schedules = build.optimizer(config, made.model, **lengths)
+        self.init = build.initial_state(made, tx)
+        decay = config.get("teacher_decay")
+        goal = build.objective(config, made.model)
+        self.update = train.make_update(goal, tx, teacher_decay=decay)
+        keep = dict(config.get("checkpoint") or {})
+        self._save_every = keep.pop("every_steps", None), keep.pop("every_minutes", 10)
+        build.only("checkpoint", keep, ("keep_last", "keep_every_steps"))
+        self.store = store.Store(path / "checkpoints", **keep)
+
+    def batches(self, start_step: int) -> Any:
+        """The run's batches from one step on, those of this process."""
+        text = dict(self._parts.config["preprocess"]["text"])
+        tokenizer = tokenizers.load(text.pop("tokenizer"))
+        length = text.pop("length_tokens")
+        section = {"name": "data.loader:batches", **self._data}
+        return lookup.call(
+            section,
+            source=self._source,
+            seed=self._parts.config["seed"],
+            tokenizer=tokenizer,
+            token_policy=text,
+            length_tokens=length,
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def hooks(
+        self,
+        start: int,
+        batches: Any,
+        writer: writers.Writer,
+        stack: contextlib.ExitStack,
+    ) -> list[train.Hook]:
+        """All hooks, in the order they run."""
+        wait_s = _Total(batches.take_wait_s)
+        shared = {"batch_examples": self._examples, "wait_s": wait_s}
+        log = hooks.Log(
+            writer,
+            every_steps=self.log.get("every_steps", 50),
+            schedules=self._schedules,
+            **shared,
+        )
+        made: list[train.Hook] = [log]
+        if jax.process_index() == 0:
+            progress = hooks.Progress(
+                start_step=start, total_steps=self.total_steps, **shared
+            )
+            stack.callback(progress.close)
+            made.append(progress)
+        if self.log.get("profile_step"):
+            first = int(self.log["profile_step"])
+            made.append(hooks.Profile(self._path, first_step=first))
+        found = build.evaluators(
+            self._parts.config, self._parts.encoding, workdir=self._path
+        )
+        for name, (evaluator, when) in found.items():
+            when = {"every_steps": None, **when}
+            made.append(hooks.Evaluate(name, evaluator, writer, **when))
+        steps, minutes = self._save_every
+        position = lambda step: {"next_step": step, "examples": step * self._examples}
+        save = hooks.Checkpoint(
+            self.store, every_steps=steps, every_minutes=minutes, data=position
+        )
+        preempt = hooks.Preempt(save, self.store)
+        return [*made, hooks.StopOnNonFinite(self._path), save, preempt]
+
+
+class _Total:
+    """Adds up what a function hands out piece by piece."""
+
+    def __init__(self, take: Callable[[], float]):
+        self._take, self._sum = take, 0.0
+
+    def __call__(self) -> float:
+        self._sum += self._take()
+        return self._sum
+
+
+def load_run(checkpoint: Path) -> tuple[build.Parts, train.State]:
+    """Parts and newest state of a run's folder, or of one checkpoint inside it.
+
+    Raises:
+        ValueError: if it is no run, or has no whole checkpoint.
+    """
+    folder = checkpoint
+    if (
+        checkpoint.parent.parent / workdir.CONFIG
+    ).exists() and checkpoint.name.isdigit():
+        folder = checkpoint.parent.parent
+        harm = store.damage(checkpoint)
+        if harm is not None:
+            raise ValueError(f"checkpoint {checkpoint} is not whole: {harm}.")
+    else:
+        workdir.read_config(
+            folder
+        )  # says what is missing before checkpoints are sought
+        checkpoint = Path(store.latest(folder / "checkpoints"))
+    made = build.parts(workdir.read_config(folder))
+    tx, _ = build.optimizer(
+        made.config, made.model, batch_examples=1, epoch_examples=1, total_steps=10**9
+    )
+    state, _ = store.restore(checkpoint, build.initial_state(made, tx).abstract)
+    return made, state
+
+
+def evaluate_run(
+    checkpoint: Path,
+    path: Path,
+    names: Sequence[str] | None = None,
+    *,
+    data_dir: str | None = None,
+) -> None:
+    """Measures a run with evaluators of its config; writes metrics.json and a report.
+
+    Raises:
+        ValueError: if an evaluator is not in the config, or the checkpoint is no run.
+    """
+    made, state = load_run(checkpoint)
+    config = dict(made.config)
+    sections = config.get("evals") or {}
+    for name in names or ():
+        if name not in sections:
+            near = lookup.nearest(name, sections)
+            raise ValueError(f"the run has no evaluator {name!r}.{near}")
+    config["evals"] = {n: sections[n] for n in (names or sections)}
+    path.mkdir(parents=True, exist_ok=True)
+    context = {"workdir": path} | ({"data_dir": data_dir} if data_dir else {})
+    figures: dict[str, float] = {}
+    for name, (evaluator, when) in build.evaluators(
+        config, made.encoding, **context
+    ).items():
+        start = time.monotonic()
+        params = getattr(state, when.get("weights", "params"))
+        figures |= hooks.evaluate(name, evaluator, params)
+        print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
+    results = {
+        "checkpoint": str(checkpoint),
+        "step": int(state.step),
+        **figures,
+    }
+    workdir.write_json(path / "metrics.json", results)
+    print(f"{len(figures)} figures: {path / 'metrics.json'}. {report.write(path)}")
+
+
+def describe_config(config: Any) -> str:
+    """Parameter counts of a config's model, as JSON."""
+    made = build.parts(config.to_dict())
+    shape = jax.eval_shape(made.model.init, jax.random.key(0))
+    return json.dumps(_counts(shape), indent=2)
+
+
+def describe_run(checkpoint: Path) -> str:
+    """Step, parameter counts and hash of the weights of a run, as JSON."""
+    _, state = load_run(checkpoint)
+    facts = {
+        "checkpoint": str(checkpoint),
+        "step": int(state.step),
+        **_counts(state.params),
+        "weights_sha256": weights_sha256(state.params),
+    }
+    return json.dumps(facts, indent=2)
+
+
+def weights_sha256(params: Params) -> str:
+    """One hash over names, shapes and bits of all weights."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        array = np.asarray(leaf)
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _counts(params: Params) -> dict[str, Any]:
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return {
+        "parameters": count(params),
+        "parameters_by_part": {key: count(value) for key, value in params.items()},
+    }
+
+
+@contextlib.contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    )
+    root = logging.getLogger("big_mm")
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
