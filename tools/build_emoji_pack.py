@@ -42,7 +42,7 @@ LANGUAGES = {
 
 def main() -> None:
     """Fetches, draws, chooses, packs, and trains the tokenizer."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Builds the emoji pack.")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/big_mm/npm")
     parser.add_argument("--out", type=Path, default=ROOT / "big_mm/data/emoji/pack")
     parser.add_argument(
@@ -116,7 +116,9 @@ def choose_held_out(
         return hashlib.sha256(f"held out: {known[number].hexcode}".encode()).hexdigest()
 
     chosen = [
-        n for group, of in by_group.items() for n in sorted(of, key=draw)[: seats[group]]
+        n
+        for group, of in by_group.items()
+        for n in sorted(of, key=draw)[: seats[group]]
     ]
     return sorted(chosen)
 

@@ -4,11 +4,14 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import uharfbuzz
+import uharfbuzz as _uharfbuzz
 from PIL import Image
 
 from tools.emoji_sources import fetch, files
+
+uharfbuzz: Any = _uharfbuzz  # a compiled module without declared types
 
 DRAWN_PX = 144  # rendered large, then reduced alike for all vendors
 
@@ -53,7 +56,7 @@ def vector(
     return images
 
 
-def _single_glyph(font: uharfbuzz.Font, text: str) -> int:
+def _single_glyph(font: Any, text: str) -> int:
     """The one glyph a sequence becomes; 0 if the font lacks it or takes it apart."""
     buffer = uharfbuzz.Buffer()
     buffer.add_str(text)

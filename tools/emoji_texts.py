@@ -1,4 +1,4 @@
-"""What emoji are called: Unicode's names, keywords and category labels, per language."""
+"""What emoji are called: Unicode's names, keywords and labels, per language."""
 
 import json
 import unicodedata
@@ -33,7 +33,7 @@ class Concept(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """The texts of one language: a name or "" of each concept, keywords joined by "|"."""
+    """Of one language: a name or "" of each concept, keywords joined by "|"."""
 
     names: list[str]
     keywords: list[str]

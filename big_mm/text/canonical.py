@@ -1,4 +1,4 @@
-"""Class names and prompts as the zero-shot evaluators of the SigLIP papers read them."""
+"""Class names and prompts as zero-shot evaluators of the SigLIP papers read them."""
 
 import re
 import string

@@ -123,8 +123,8 @@ class Tokenizer:
             The ids as int32.
 
         Raises:
-            ValueError: if one string is given instead of a list, if the length is not
-                positive, `eos` is not known, or the model lacks an id that is asked for.
+            ValueError: if one string is given instead of a list, the length is not
+                positive, `eos` is not known, or the model lacks an id asked for.
 
         Source:
             Zhai et al., 2023, arXiv:2303.15343 and Tschannen et al., 2025,
@@ -150,7 +150,9 @@ class Tokenizer:
             row[: len(ids)] = ids
         return rows
 
-    def lengths(self, texts: Sequence[str], *, lower: bool = True) -> Int[np.ndarray, " M"]:
+    def lengths(
+        self, texts: Sequence[str], *, lower: bool = True
+    ) -> Int[np.ndarray, " M"]:
         """The number of ids of each text, without begin and end."""
         texts = [text.lower() for text in texts] if lower else list(texts)
         return np.array([len(ids) for ids in self._sp.EncodeAsIds(texts)], np.int32)
