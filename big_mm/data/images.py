@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from big_mm import lookup
 
@@ -117,7 +117,10 @@ def decode(image: Any) -> np.ndarray:
 
 
 def _decode_bytes(data: bytes) -> np.ndarray:
-    opened = Image.open(io.BytesIO(data))  # reads no more than the header
+    try:
+        opened = Image.open(io.BytesIO(data))  # reads no more than the header
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{len(data)} bytes of no known image format") from error
     # OpenCV is the faster one, but it fills up a file that ends early in silence, so
     # that files without an end marker go to Pillow, which refuses them.
     if opened.format == "JPEG" and opened.mode == "RGB":
