@@ -146,7 +146,7 @@ def load(
     codes = _choose(languages or "train")
     read = tfds.builder_from_directory(prepare(data_dir))
     skip = {"image": tfds.decode.SkipDecoding()}
-    records = read.as_data_source(split, decoders=skip)
+    records = read.as_data_source(split=split, decoders=skip)  # pyright: ignore[reportCallIssue]
     return Source(records, codes, keywords=texts == "names_and_keywords")
 
 
