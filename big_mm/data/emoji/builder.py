@@ -31,7 +31,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
                     "group": text(),
                     "subgroup": text(),
                     "vendor": text(),
-                    "languages": tfds.features.Sequence(text()),
+                    # One text a language, in the order of the metadata's languages.
                     "names": tfds.features.Sequence(text()),  # "" where there is none
                     "keywords": tfds.features.Sequence(
                         text()
@@ -39,6 +39,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             homepage="https://cldr.unicode.org",
+            metadata=tfds.core.MetadataDict(languages=pack.languages()),
         )
 
     def _split_generators(self, dl_manager):
@@ -64,7 +65,6 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
                         "group": concept.group,
                         "subgroup": concept.subgroup,
                         "vendor": vendor,
-                        "languages": list(codes),
                         "names": [
                             pack.texts()["names"][code][number] for code in codes
                         ],
@@ -78,6 +78,6 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 def _png(webp: bytes) -> io.BytesIO:
     """PNG, which every reader knows; TFDS takes encoded images as files."""
     file = io.BytesIO()
-    Image.open(io.BytesIO(webp)).convert("RGB").save(file, "PNG", compress_level=6)
+    Image.open(io.BytesIO(webp)).convert("RGB").save(file, "PNG", compress_level=4)
     file.seek(0)
     return file
