@@ -39,6 +39,33 @@ REMAT: Mapping[str, Callable[..., Any] | None] = {
 _LAYER = re.compile(r"blocks_(\d+)")
 
 
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, epsilon 1e-6, computed in float32.
+
+    Linen's own promotes types implicitly, which the strict settings refuse.
+
+    Attributes:
+        dtype: of the result; weights stay float32.
+
+    Source:
+        Ba et al., "Layer Normalization", 2016, arXiv:1607.06450, Eq. 4.
+    """
+
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Works on each row alone."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        scale, bias = (p.reshape((1,) * (x.ndim - 1) + p.shape) for p in (scale, bias))
+        x = x.astype(jnp.float32)
+        x = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.mean(x * x, axis=-1, keepdims=True)
+        x = x * (jax.lax.rsqrt(variance + 1e-6) * scale) + bias
+        return x.astype(jnp.dtype(self.dtype))
+
+
 class Mlp(nn.Module):
     """Two linear layers with a GELU (tanh form) between.
 
@@ -87,13 +114,9 @@ class Block(nn.Module):
     ) -> Float[Array, "B T D"]:
         """One layer."""
         attention = Attention(self.heads, self.dtype, name="attention")
-        x = x + attention(norm("norm_1", self.dtype)(x), mask=mask)
-        return x + Mlp(self.mlp, self.dtype, name="mlp")(norm("norm_2", self.dtype)(x))
-
-
-def norm(name: str, dtype: str) -> nn.LayerNorm:
-    """The layer norm of every module here: epsilon 1e-6, statistics in float32."""
-    return nn.LayerNorm(epsilon=1e-6, dtype=jnp.dtype(dtype), name=name)
+        x = x + attention(LayerNorm(self.dtype, name="norm_1")(x), mask=mask)
+        normed = LayerNorm(self.dtype, name="norm_2")(x)
+        return x + Mlp(self.mlp, self.dtype, name="mlp")(normed)
 
 
 def blocks(
@@ -175,5 +198,5 @@ def unstack(params: Params) -> Params:
         return rest
     stacked = params["blocks"]
     depth = len(jax.tree.leaves(stacked)[0])
-    take = lambda layer: jax.tree.map(lambda x: x[layer], stacked)  # noqa: E731
+    take = lambda layer: jax.tree.map(lambda x: x[layer], stacked)
     return rest | {f"blocks_{layer}": take(layer) for layer in range(depth)}

@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from big_mm.layers.attention import Attention
-from big_mm.layers.blocks import Mlp, norm
+from big_mm.layers.blocks import LayerNorm, Mlp
 
 
 class MapHead(nn.Module):
@@ -42,7 +42,9 @@ class MapHead(nn.Module):
         visible = None if mask is None else mask[:, None, None, :]
         attention = Attention(self.heads, self.dtype, name="attention")
         x = attention(query, tokens, visible)
-        x = x + Mlp(self.mlp, self.dtype, name="mlp")(norm("norm", self.dtype)(x))
+        x = x + Mlp(self.mlp, self.dtype, name="mlp")(
+            LayerNorm(self.dtype, name="norm")(x)
+        )
         return x[:, 0]
 
 

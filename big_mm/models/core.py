@@ -166,4 +166,4 @@ def unit(x: Float[Array, "*batch E"]) -> Float[Array, "*batch E"]:
     x = x.astype(jnp.float32)
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
     norm = jnp.sqrt(jnp.where(squares > 0, squares, 1))
-    return x / jnp.where(squares > 0, norm + 1e-8, 1)
+    return jnp.where(squares > 0, x / (norm + 1e-8), 0)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from big_mm.layers.blocks import AXES as BLOCK_AXES
-from big_mm.layers.blocks import Mlp, blocks, norm
+from big_mm.layers.blocks import LayerNorm, Mlp, blocks
 from big_mm.layers.pooling import MapHead, bag_mean
 from big_mm.models import core
 
@@ -69,7 +69,7 @@ class Transformer(nn.Module):
             scan=c.scan,
             remat=c.remat,
         )
-        x = norm("norm", c.dtype)(x)
+        x = LayerNorm(c.dtype, name="norm")(x)
         pooled = self._pooled(x)
         if c.head_width is not None:
             pooled = nn.Dense(c.head_width, dtype=dtype, name="head")(pooled)
@@ -170,9 +170,9 @@ class Bag(nn.Module):
         table = nn.Embed(self.vocab_size, self.width, name="embed").embedding
         x = bag_mean(table, text, pad_id=self.pad_id).astype(jnp.dtype(self.dtype))
         for layer in range(self.depth):
-            normed = norm(f"norm_{layer}", self.dtype)(x)
+            normed = LayerNorm(self.dtype, name=f"norm_{layer}")(x)
             x = x + Mlp(self.mlp, self.dtype, name=f"mlp_{layer}")(normed)
-        x = norm("norm", self.dtype)(x)
+        x = LayerNorm(self.dtype, name="norm")(x)
         if self.head_width is not None:
             dtype = jnp.dtype(self.dtype)
             x = nn.Dense(self.head_width, dtype=dtype, name="head")(x)

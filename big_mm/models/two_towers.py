@@ -105,6 +105,6 @@ def _read(
     """One batch of texts for the tower; their own axes for the caller."""
     *lead, length = text.shape
     flat = tower.apply(params, text.reshape(-1, length))
-    unfold = lambda x: x.reshape(*lead, *x.shape[1:])  # noqa: E731
+    unfold = lambda x: x.reshape(*lead, *x.shape[1:])
     tokens = None if flat.tokens is None else unfold(flat.tokens)
     return core.Encoded(embedding=unfold(flat.embedding), tokens=tokens)

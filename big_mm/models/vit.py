@@ -14,7 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from big_mm.layers.blocks import AXES as BLOCK_AXES
-from big_mm.layers.blocks import blocks, norm
+from big_mm.layers.blocks import LayerNorm, blocks
 from big_mm.layers.pooling import MapHead
 from big_mm.layers.positions import sincos_2d
 from big_mm.models import core
@@ -72,7 +72,7 @@ class Stem(nn.Module):
                 dtype=jnp.dtype(self.dtype),
                 name=f"conv_{layer}",
             )
-            y = nn.gelu(norm(f"norm_{layer}", self.dtype)(conv(x)))
+            y = nn.gelu(LayerNorm(self.dtype, name=f"norm_{layer}")(conv(x)))
             x = x + y if y.shape == x.shape else y
         return x
 
@@ -101,7 +101,7 @@ class Vit(nn.Module):
             scan=c.scan,
             remat=c.remat,
         )
-        x = norm("norm", c.dtype)(x)
+        x = LayerNorm(c.dtype, name="norm")(x)
         if c.pool == "map":
             pooled = MapHead(c.sizes.heads, c.sizes.mlp, c.dtype, name="pool")(x)
         elif c.pool == "class":
