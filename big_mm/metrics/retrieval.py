@@ -6,14 +6,11 @@ candidates alike is last, not lucky. Libraries that sort (CLIP_benchmark, CCRK's
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
 BLOCK = 2**22  # scores looked at together, so that no second copy of all is held
-
-Spread = Literal["std", "var", "sample_var", "mad"]
 
 
 def ranks(
@@ -112,7 +109,7 @@ def reciprocal_rank(ranks: Num[np.ndarray, " Q"], k: int | None = None) -> float
 
 
 def mean_rank_variance(
-    ranks: Num[np.ndarray, "languages queries"], kind: Spread = "std"
+    ranks: Num[np.ndarray, "languages queries"], kind: str = "std"
 ) -> float:
     """How much the rank of the same answer differs from language to language (MRV).
 

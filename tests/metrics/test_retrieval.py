@@ -133,6 +133,8 @@ def test_rank_variance_refuses():
         retrieval.mean_rank_variance(np.ones((1, 4)))
     with pytest.raises(ValueError, match="are NaN"):
         retrieval.mean_rank_variance(np.full((2, 4), np.nan))
+    with pytest.raises(ValueError, match="got 'iqr'"):
+        retrieval.mean_rank_variance(np.ones((2, 4)), "iqr")
 
 
 def test_rank_variance_of_ccrk():
