@@ -97,7 +97,7 @@ def _by_language(source: str, cache: Path, file: str):
 
 
 def _name(entry: Mapping[str, list[str]]) -> str:
-    return _clean(entry["tts"][0]) if "tts" in entry else ""
+    return _clean(": ".join(entry.get("tts", [])))  # one, save for a slip in Telugu
 
 
 def _keywords(entry: Mapping[str, list[str]]) -> str:

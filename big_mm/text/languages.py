@@ -128,7 +128,7 @@ def choose(codes: Iterable[str], available: Iterable[str]) -> tuple[str, ...]:
     """The canonical codes of `codes`, in their order and without repeats.
 
     Raises:
-        ValueError: if one is unknown, or not among `available`; offers the nearest.
+        ValueError: if there is none, or one is unknown or not among `available`.
     """
     available = list(available)
     chosen = []
@@ -141,4 +141,6 @@ def choose(codes: Iterable[str], available: Iterable[str]) -> tuple[str, ...]:
             )
         if known not in chosen:
             chosen.append(known)
+    if not chosen:
+        raise ValueError(f"choose at least one language of {', '.join(available)}.")
     return tuple(chosen)

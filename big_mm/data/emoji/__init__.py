@@ -143,7 +143,7 @@ def load(
 
     _one_of(split, SPLITS, "split")
     _one_of(texts, ("names", "names_and_keywords"), "kind of texts")
-    codes = _choose(languages or "train")
+    codes = _choose("train" if languages is None else languages)
     read = tfds.builder_from_directory(prepare(data_dir))
     skip = {"image": tfds.decode.SkipDecoding()}
     records = read.as_data_source(split=split, decoders=skip)  # pyright: ignore[reportCallIssue]
@@ -171,16 +171,16 @@ def retrieval(
     Raises:
         ValueError: if a name is not known, or the split shows a concept more than once.
     """
-    items = [*load(split, data_dir=data_dir, languages=languages)]
-    vendors = sorted({item["vendor"] for item in items})
+    _one_of(split, SPLITS, "split")
+    vendors = pack.SPLITS[split].vendors
     if vendor is None and len(vendors) > 1:
         raise ValueError(
-            f"a name must belong to one drawing: {split!r} has those of {vendors}. "
-            "Choose a vendor."
+            f"a name must belong to one drawing: {split!r} has those of "
+            f"{' and '.join(vendors)}. Choose a vendor."
         )
-    items = [item for item in items if vendor in (None, item["vendor"])]
-    if not items:
-        raise ValueError(f"{split!r} has no drawings by {vendor!r}: only by {vendors}.")
+    _one_of(vendor or vendors[0], vendors, f"vendor in {split!r} named")
+    source = load(split, data_dir=data_dir, languages=languages)
+    items = [item for item in source if vendor in (None, item["vendor"])]
     texts: dict[str, list[str]] = {code: [] for code in _choose(languages)}
     owners: dict[str, list[int]] = {code: [] for code in texts}
     for owner, item in enumerate(items):
