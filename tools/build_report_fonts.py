@@ -99,7 +99,7 @@ def main() -> None:
     for name, font in SCRIPTS.items():
         path = f"usr/share/fonts/truetype/noto/{font}-Regular.ttf"
         file = ttLib.TTFont(io.BytesIO(_from_deb(cache / "noto.deb", path)))
-        wanted = left & set(file.getBestCmap())
+        wanted = left & set(file.getBestCmap() or ())
         left -= wanted
         packed[f"{name}.ttf"] = _subset(file, wanted | JOINERS, ["*"])
     path = "usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
@@ -174,7 +174,7 @@ def _subset(file: ttLib.TTFont, codes: set[int], features: list[str]) -> bytes:
     options.drop_tables += ["vhea", "vmtx", "VORG"]  # no vertical setting here
     file.recalcTimestamp = False
     subsetter = subset.Subsetter(options)
-    subsetter.populate(unicodes=codes & set(file.getBestCmap()))
+    subsetter.populate(unicodes=codes & set(file.getBestCmap() or ()))
     subsetter.subset(file)
     out = io.BytesIO()
     file.save(out)
