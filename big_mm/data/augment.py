@@ -6,6 +6,7 @@ At strength zero each gives back the image as it was. On 48 px images each costs
 tens of microseconds, so shapes stay out of the signatures as in `data.images`.
 """
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -15,6 +16,7 @@ from big_mm.data.images import resize
 
 # Luma of ITU-R BT.601, for which `cv2` and Pillow make greys, too.
 _LUMA = np.array([0.299, 0.587, 0.114])
+_IDENTITY = np.eye(3)
 _GREY = np.repeat(_LUMA[None], 3, axis=0)
 # Colour as luma and two chroma axes (YIQ): a turn about luma changes hue alone.
 _YIQ = np.array(
@@ -50,11 +52,11 @@ def affine(
         fill: colour of what comes in from outside, one number or (R, G, B).
     """
     height, width = image.shape[:2]
-    turn, size, down, right, slant = rng.uniform(-1, 1, 5)
-    angle = np.deg2rad(degrees * turn)
-    factor = np.exp(np.log1p(scale) * size)
-    shear = np.tan(np.deg2rad(shear_degrees * slant))
-    cos, sin = factor * np.cos(angle), factor * np.sin(angle)
+    turn, size, down, right, slant = rng.uniform(-1, 1, 5).tolist()
+    angle = math.radians(degrees * turn)
+    factor = math.exp(math.log1p(scale) * size)
+    shear = math.tan(math.radians(shear_degrees * slant))
+    cos, sin = factor * math.cos(angle), factor * math.sin(angle)
     a, b = cos, cos * shear - sin  # rotation times [[1, shear], [0, 1]]
     c, d = sin, sin * shear + cos
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -97,19 +99,25 @@ def colour_jitter(
         hue_degrees: turn of the colour circle, uniform in +- this.
         probability: of doing anything.
     """
-    draws = rng.uniform(-1, 1, 4)
+    light, spread, vivid, turn = rng.uniform(-1, 1, 4).tolist()
     if rng.random() >= probability:
         return image
-    light, spread, vivid = 1 + draws[:3] * (brightness, contrast, saturation)
-    angle = np.deg2rad(hue_degrees * draws[3])
-    matrix = vivid * np.eye(3) + (1 - vivid) * _GREY
-    if angle:
-        cos, sin = np.cos(angle), np.sin(angle)
-        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-        matrix = _RGB @ turn @ _YIQ @ matrix
-    grey = _LUMA @ cv2.mean(image)[:3] * light
-    offset = np.full((3, 1), (1 - spread) * grey)  # greys pass the matrix unchanged
-    return cv2.transform(image, np.hstack([light * spread * matrix, offset]))
+    light, spread = 1 + brightness * light, 1 + contrast * spread
+    grey = light * float(_LUMA @ cv2.mean(image)[:3])
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = (light * spread) * _tint(
+        1 + saturation * vivid, math.radians(hue_degrees * turn)
+    )
+    matrix[:, 3] = (1 - spread) * grey  # greys pass the tint unchanged
+    return cv2.transform(image, matrix)
+
+
+def _tint(vivid: float, turn: float) -> np.ndarray:
+    """Scales chroma by `vivid` and turns it by `turn` radians; luma stays."""
+    if not turn:  # keeps the identity exact
+        return vivid * _IDENTITY + (1 - vivid) * _GREY
+    cos, sin = vivid * math.cos(turn), vivid * math.sin(turn)
+    return _RGB @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _YIQ
 
 
 def grayscale(

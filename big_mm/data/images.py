@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from big_mm import lookup
+from big_mm.data import resampling
 
 cv2.setNumThreads(
     1
@@ -188,11 +189,11 @@ def resize(
     if image.shape[:2] == (height, width):
         return image  # every method is the identity here
     if method == "area":
-        resized = _filtered(image, height, width, _area_taps)
+        resized = resampling.area(image, height, width)
     elif antialias:
-        resized = _filtered(image, height, width, _triangle_taps)
+        resized = resampling.antialiased(image, height, width)
     else:
-        resized = _bilinear(image, height, width)
+        resized = resampling.bilinear(image, height, width)
     return resized.astype(np.uint8) if image.dtype == np.uint8 else resized
 
 
@@ -239,12 +240,21 @@ def pad_square(image: np.ndarray, *, fill: int = 255) -> np.ndarray:
 def value_range(
     image: np.ndarray, *, low: float = -1.0, high: float = 1.0
 ) -> np.ndarray:
-    """Maps uint8 [0, 255] to float32 [low, high]."""
-    unit = image.astype(np.float32)
-    unit /= np.float32(255)
-    unit *= np.float32(high - low)
-    unit += np.float32(low)
-    return unit
+    """Maps uint8 [0, 255] to float32 [low, high].
+
+    Raises:
+        ValueError: if the image is not uint8.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(f"value_range is for uint8 images: got {image.dtype}.")
+    return cv2.LUT(image, _levels(low, high))
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(low: float, high: float) -> np.ndarray:
+    """What each of the 256 values becomes."""
+    unit = np.arange(256, dtype=np.float32) / np.float32(255)
+    return unit * np.float32(high - low) + np.float32(low)
 
 
 def naflex_resize(image: np.ndarray, *, patch_px: int, max_tokens: int) -> np.ndarray:
@@ -302,96 +312,3 @@ def naflex_size(
             high = middle
     rows, columns = patches(low)
     return rows * patch_px, columns * patch_px
-
-
-def _bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear without antialiasing, as float32.
-
-    OpenCV is six times as fast as indexing and off by 1e-4 at most. Where that could
-    change what is left of a uint8 after cutting, the values are worked out again.
-    """
-    size = (width, height)
-    fast = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    fast = fast.reshape(height, width, -1)
-    if image.dtype != np.uint8:
-        return fast
-    near = np.abs(fast - np.rint(fast)) < 1e-3
-    rows, columns, channels = np.nonzero(near)
-    top, bottom, down = _neighbours(image.shape[0], height)
-    left, right, across = _neighbours(image.shape[1], width)
-    down, across = down[rows], across[columns]
-
-    def along(row: np.ndarray) -> np.ndarray:
-        start = image[row, left[columns], channels].astype(np.float32)
-        stop = image[row, right[columns], channels].astype(np.float32)
-        return start + (stop - start) * across
-
-    above, below = along(top[rows]), along(bottom[rows])
-    fast[near] = above + (below - above) * down
-    return fast
-
-
-@functools.lru_cache(maxsize=4096)
-def _neighbours(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two source pixels around each target pixel, and the weight of the second."""
-    ratio = np.float32(source) / np.float32(target)
-    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * ratio
-    centre -= np.float32(0.5)
-    floor = np.floor(centre)
-    first = np.maximum(floor, 0).astype(np.int64)
-    second = np.minimum(np.ceil(centre), source - 1).astype(np.int64)
-    return first, second, centre - floor
-
-
-def _filtered(
-    image: np.ndarray,
-    height: int,
-    width: int,
-    taps: Callable[[int, int], tuple[np.ndarray, np.ndarray, np.float32]],
-) -> np.ndarray:
-    """A separable filter, columns first; sums run in the order of the source pixels."""
-    rows, down, down_scale = taps(image.shape[0], height)
-    columns, across, across_scale = taps(image.shape[1], width)
-    pixels = image.astype(np.float32)
-    wide = np.zeros((image.shape[0], width, image.shape[2]), np.float32)
-    for k in range(columns.shape[1]):
-        wide += pixels[:, columns[:, k]] * across[:, k, None]
-    high = np.zeros((height, width, image.shape[2]), np.float32)
-    for k in range(rows.shape[1]):
-        high += wide[rows[:, k]] * down[:, k, None, None]
-    return high * (np.float32(1) / (down_scale * across_scale))
-
-
-@functools.lru_cache(maxsize=4096)
-def _triangle_taps(
-    source: int, target: int
-) -> tuple[np.ndarray, np.ndarray, np.float32]:
-    """Source pixels and weights of a triangle filter as wide as the reduction."""
-    ratio = 1 / (np.float32(target) / np.float32(source))  # twice rounded, as there
-    radius = max(ratio, np.float32(1))
-    centre = (np.arange(target, dtype=np.float32) + np.float32(0.5)) * ratio
-    start = np.maximum(np.ceil(centre - radius - np.float32(0.5)), 0).astype(np.int64)
-    stop = np.floor(centre + radius - np.float32(0.5)).astype(np.int64) + 1
-    stop = np.minimum(stop, source)
-    index = start[:, None] + np.arange((stop - start).max())
-    offset = index.astype(np.float32) + np.float32(0.5) - centre[:, None]
-    weight = np.maximum(1 - np.abs(offset * (1 / radius)), np.float32(0))
-    weight = np.where(index < stop[:, None], weight, np.float32(0))
-    total = functools.reduce(np.add, weight.T)  # in order, as the sums above
-    weight = weight * (np.float32(1) / total)[:, None]
-    return np.minimum(index, source - 1), weight, np.float32(1)
-
-
-@functools.lru_cache(maxsize=4096)
-def _area_taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
-    """Source pixels, the part of each under a target pixel, and the sum of parts."""
-    ratio = np.float32(source) / np.float32(target)
-    low = (np.arange(target, dtype=np.float32) * ratio)[:, None]
-    high = ((np.arange(target, dtype=np.float32) + np.float32(1)) * ratio)[:, None]
-    start = np.floor(low).astype(np.int64)
-    index = start + np.arange(int((np.ceil(high) - start).max()))
-    left, right = index.astype(np.float32), index.astype(np.float32) + np.float32(1)
-    tail = np.where(right > high, ratio, right - low)
-    weight = np.where(left < low, tail, np.where(right > high, high - left, 1))
-    weight = np.where(left < high, weight, 0).astype(np.float32)
-    return np.minimum(index, source - 1), weight, ratio

@@ -17,7 +17,8 @@ import grain
 import numpy as np
 
 from big_mm import lookup
-from big_mm.data import images, texts
+from big_mm.data import order, texts
+from big_mm.data.images import Pipeline
 from big_mm.text.languages import index as language_index
 
 _LOG = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Batches(Iterator[dict[str, Any]]):
             source: records by index.
             batch_examples: B, rows of the global batch, over all processes.
             seed: of order, texts and augmentations, 0 or more.
-            image_ops: sections for `images.Pipeline`; None for no images.
+            image_ops: sections for `data.images.Pipeline`; None for no images.
             texts_per_image: K, each in another language.
             text_ops: sections of functions from string to string.
             tokenizer: has `encode(texts, length_tokens=...)`, one row of each text.
@@ -121,7 +122,7 @@ class Batches(Iterator[dict[str, Any]]):
         self._batch_examples = batch_examples
         rows = batch_examples // process_count
         self._rows = range(process_index * rows, (process_index + 1) * rows)
-        self._pipeline = None if image_ops is None else images.Pipeline(image_ops)
+        self._pipeline = None if image_ops is None else Pipeline(image_ops)
         self._texts = None
         if texts_per_image:
             if languages is None:
@@ -178,9 +179,10 @@ class Batches(Iterator[dict[str, Any]]):
             ValueError: if a record cannot be read; names it.
         """
         first = int(step) * self._batch_examples
-        numbers = [first + row for row in self._rows]
-        records = [self._record(self._order(number)) for number in numbers]
-        rngs = [np.random.default_rng((self._seed, number)) for number in numbers]
+        numbers = np.arange(first + self._rows.start, first + self._rows.stop)
+        places = order.shuffled(numbers, records=len(self._source), seed=self._seed)
+        records = [self._record(index) for index in places.tolist()]
+        rngs = order.generators(numbers, seed=self._seed)
         batch: dict[str, Any] = {
             "concept": np.array([record.concept for record in records], np.int32)
         }
@@ -194,16 +196,6 @@ class Batches(Iterator[dict[str, Any]]):
                 [finish(record.image, rng) for record, rng in pairs]
             )
         return batch
-
-    def _order(self, number: int) -> int:
-        """The record of an example: each once an epoch, every epoch in a new order."""
-        epoch, place = divmod(number, len(self._source))
-        return grain.experimental.index_shuffle(
-            place,
-            max_index=len(self._source) - 1,
-            seed=_epoch_seed(self._seed, epoch),
-            rounds=4,
-        )
 
     def _record(self, index: int) -> _Record:
         for tried in range(_SKIPS):
@@ -363,12 +355,6 @@ class _Steps:
         return "steps"
 
 
-@functools.lru_cache(maxsize=64)
-def _epoch_seed(seed: int, epoch: int) -> int:
-    # Hashed, since `seed + epoch` would give neighbouring seeds each other's epochs.
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-
-
 def _stack(examples: Sequence[np.ndarray]) -> np.ndarray:
     shapes = {example.shape for example in examples}
     if len(shapes) > 1:
@@ -395,5 +381,8 @@ def _check_range(
         raise ValueError(
             f"processes count from 0: got {process_index=}, {process_count=}."
         )
-    if start_step < 0 or seed < 0:
-        raise ValueError(f"steps and seeds are 0 or more: got {start_step=}, {seed=}.")
+    if start_step < 0 or not 0 <= seed < 2**63:
+        raise ValueError(
+            "steps and seeds are 0 or more, and seeds below 2**63: got "
+            f"{start_step=}, {seed=}."
+        )
