@@ -44,6 +44,7 @@ class Source(Protocol):
 class _Record(NamedTuple):
     image: Any  # after the operations that are the same each time
     texts: Mapping[str, Sequence[str]]
+    counts: list[int]  # texts in each of the run's languages
     concept: int
 
 
@@ -188,7 +189,7 @@ class Batches(Iterator[dict[str, Any]]):
         }
         if self._texts is not None:  # draws first, so that image_ops leave the texts be
             noise = np.stack([rng.random(self._texts.draws) for rng in rngs])
-            batch |= self._texts.of([record.texts for record in records], noise)
+            batch |= self._texts.of(records, noise)
         if self._pipeline is not None:
             pairs = zip(records, rngs, strict=True)
             finish = self._pipeline.finish
@@ -222,14 +223,13 @@ class Batches(Iterator[dict[str, Any]]):
         record: Mapping[str, Any] = {}
         try:
             record = self._source[index]
-            image, found = None, {}
+            image, found, counts = None, {}, []
             if self._pipeline is not None:
                 image = self._pipeline.prepare(record["image"])
             if self._texts is not None:
                 found = record["texts"]
-                if any(isinstance(value, str) for value in found.values()):
-                    raise ValueError("texts are lists of strings, one list a language.")
-            return _Record(image, found, int(record.get("concept", index)))
+                counts = self._texts.counts(found)
+            return _Record(image, found, counts, int(record.get("concept", index)))
         except KeyError as error:
             raise ValueError(f"record {index} has no {error}.") from error
         except (ValueError, OSError) as error:
@@ -281,20 +281,26 @@ class _Texts:
         self._used = 1
         self._lock = threading.Lock()
 
+    def counts(self, found: Mapping[str, Sequence[str]]) -> list[int]:
+        """How many texts a record has in each language."""
+        if any(isinstance(value, str) for value in found.values()):
+            raise ValueError("texts are lists of strings, one list a language.")
+        return [len(found.get(language, ())) for language in self._languages]
+
     def of(
-        self, found: Sequence[Mapping[str, Sequence[str]]], noise: np.ndarray
+        self, records: Sequence[_Record], noise: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The text part of a batch; `found` and `noise` have a row for each image."""
-        counts = np.array([[len(t.get(x, ())) for x in self._languages] for t in found])
+        """The text part of a batch; `noise` has a row for each record."""
+        counts = np.array([record.counts for record in records])
         picked = texts.pick(
             counts, noise, k=self._k, weights=self._weights, replace=self._replace
         )
         strings = [
-            here[self._languages[i]][j] if present else ""
-            for here, *row in zip(found, *(x.tolist() for x in picked), strict=True)
+            record.texts[self._languages[i]][j] if present else ""
+            for record, *row in zip(records, *(x.tolist() for x in picked), strict=True)
             for i, j, present in zip(*row, strict=True)
         ]
-        tokens = self._encode(strings).reshape(len(found), self._k, -1)
+        tokens = self._encode(strings).reshape(len(records), self._k, -1)
         tokens[~picked.present] = 0
         language = np.where(picked.present, self._codes[picked.language], 0)
         return {
