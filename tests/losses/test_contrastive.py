@@ -328,6 +328,17 @@ def test_eight_devices_give_the_same_loss_and_gradient(mesh, loss, chunk):
 
 
 @each_loss
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_are_exact_on_accelerators_too(loss, dtype):
+    # The CPU does not show it: TF32 and single-pass bfloat16 are defaults elsewhere.
+    image = draw(0, 4, 8).astype(dtype)
+    program = str(jax.make_jaxpr(jax.grad(lambda i: loss(i, i, chunk=2).sum()))(image))
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products
+    assert program.count("Precision.HIGHEST") == 2 * len(products)
+
+
+@each_loss
 def test_bad_input_is_refused(loss):
     image = draw(0, 4, 8)
     with pytest.raises(ValueError, match="1 or more"):
