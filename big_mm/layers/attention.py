@@ -44,9 +44,10 @@ def attend(
     if implementation == "head_major":
         return _head_major(query, key, value, mask)
     fused = "cudnn" if implementation == "cudnn" else "xla"
-    return jax.nn.dot_product_attention(
-        query, key, value, mask=mask, implementation=fused
-    )
+    with jax.numpy_dtype_promotion("standard"):  # it mixes float32 into half precision
+        return jax.nn.dot_product_attention(
+            query, key, value, mask=mask, implementation=fused
+        )
 
 
 def _best(query: Array, mask: Array | None) -> str:
