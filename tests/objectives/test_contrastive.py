@@ -79,7 +79,7 @@ def test_masks_of_the_batch_reach_the_loss(name):
         rows = losses.sigmoid(
             s.image, s.text, log_scale=s.log_scale, bias=s.bias, **batch
         )
-        expected = np.sum(rows) / present.sum()
+        expected = np.asarray(rows).sum() / present.sum()
     else:
         rows = losses.softmax(s.image, s.text, log_scale=s.log_scale, **batch)
         expected = rows[present.any(axis=1)].mean()
