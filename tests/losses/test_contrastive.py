@@ -198,6 +198,13 @@ def test_slope_of_the_bias_without_similarity(rows, expected):
     np.testing.assert_allclose(jax.grad(mean)(-10.0), expected, rtol=1e-5)
 
 
+def test_calibrated_bias_is_the_prior():
+    # One text of 8 is an image's own: at logit -ln 7 the loss does not move the bias.
+    image = jnp.zeros((8, 1))
+    mean = lambda bias: sigmoid(image, image, log_scale=LOG10, bias=bias).mean()
+    close(jax.grad(mean)(-np.log(7.0)), 0)
+
+
 # ---- laws ----
 
 
@@ -358,6 +365,16 @@ def test_big_vision_towers():
     np.testing.assert_allclose(value, golden["out/loss"], rtol=1e-6)
     value = softmax(*pair, log_scale=log_scale).mean()
     np.testing.assert_allclose(value, golden["out/loss_softmax"], rtol=1e-6)
+
+
+def test_open_clip_ranks_are_rows_of_the_batch(x64):
+    # Four processes with four pairs each: the loss of a process is that of its images.
+    arrays = np.load(GOLDEN / "oc_losses" / "arrays.npz")
+    pair = [np.float64(arrays[f"{side}_16x8"]) for side in ("img", "txt")]
+    by_rank = sigmoid(*pair, **SIGLIP, chunk=4).reshape(4, 4).mean(axis=1)
+    for exchange in ("bidir", "shift", "reduce", "gather"):
+        expected = CASES[f"dist4_siglip_{exchange}"]["loss_per_rank"]
+        np.testing.assert_allclose(by_rank, expected, rtol=1e-12)
 
 
 CASES = json.loads((GOLDEN / "oc_losses" / "scalars.json").read_text())
