@@ -178,10 +178,11 @@ def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformat
 def adam(
     *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, mu_dtype: Any = None
 ) -> optax.GradientTransformation:
-    """Adam. At large batch b2 = 0.95 is the stable choice (SigLIP, Section 4.8).
+    """Adam. SigLIP takes b2 = 0.95: at large batch 0.999 is not stable.
 
     Source:
-        Kingma and Ba, "Adam", 2014, arXiv:1412.6980, Algorithm 1.
+        Kingma and Ba, "Adam", 2014, arXiv:1412.6980, Algorithm 1; b2: Zhai et al.,
+        "Sigmoid Loss for Language Image Pre-Training", 2023, arXiv:2303.15343.
     """
     return optax.scale_by_adam(b1=b1, b2=b2, eps=eps, mu_dtype=_dtype(mu_dtype))
 

@@ -52,7 +52,7 @@ def make(
     Source:
         Beyer et al., "Big Vision", 2022, github.com/google-research/big_vision;
         rsqrt: Zhai et al., "Scaling Vision Transformers", 2021, arXiv:2106.04560,
-        Section 3.3 and Appendix; cosine: Loshchilov and Hutter, "SGDR", 2016,
+        Section 3.5; cosine: Loshchilov and Hutter, "SGDR", 2016,
         arXiv:1608.03983, Equation 5.
     """
     if total_steps < 1:

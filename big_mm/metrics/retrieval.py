@@ -70,7 +70,7 @@ def recall_at_k(
 
     Source:
         Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image
-        Descriptions", 2015, arXiv:1412.2306, Section 4.2.
+        Descriptions", 2015, arXiv:1412.2306.
     """
     return recall_of_ranks(ranks(scores, relevant), k)
 
@@ -101,7 +101,7 @@ def reciprocal_rank(ranks: Num[np.ndarray, " Q"], k: int | None = None) -> float
 
     Source:
         Bianchi et al., "Contrastive Language-Image Pre-training for the Italian
-        Language", 2021, arXiv:2108.08688, Section 4.1.
+        Language", 2021, arXiv:2108.08688.
     """
     counted = _counted(ranks)
     seen = counted <= (np.inf if k is None else _depth(k))
@@ -127,7 +127,7 @@ def mean_rank_variance(
 
     Source:
         Nie et al., "Improving the Consistency in Cross-Lingual Cross-Modal Retrieval
-        with 1-to-K Contrastive Learning", 2024, arXiv:2406.18254, Section 3.3.
+        with 1-to-K Contrastive Learning", 2024, arXiv:2406.18254.
     """
     languages, queries = ranks.shape
     if languages < 2 or queries < 1:
