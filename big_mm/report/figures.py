@@ -50,6 +50,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names may hold a dollar sign
 }
 
 
@@ -248,6 +249,12 @@ class Query:
     images: np.ndarray
     right: Sequence[bool]
 
+    @property
+    def meaning(self) -> str:
+        """Language and gloss; no gloss where it repeats the text."""
+        told = not self.gloss or self.gloss == self.text
+        return self.name if told else f"{self.name}: {self.gloss}"
+
 
 def query_grid(queries: Sequence[Query], *, columns: int = 2) -> Drawing:
     """Queries in their own script beside the images they found, best first."""
@@ -270,10 +277,14 @@ def query_grid(queries: Sequence[Query], *, columns: int = 2) -> Drawing:
 
 
 def _draw_query(axes: Axes, query: Query, x: float, y: float, room: float) -> None:
-    draw_text(axes, query.text, query.language, x, y + 0.56, 0.36, room - 0.3)
-    meaning = f"{query.name}: {query.gloss}" if query.gloss else query.name
+    wide = fonts.outline(query.text, query.language).width * 0.36 > room - 0.3
+    lines = _halves(query.text) if wide else [query.text]
+    for line, text in enumerate(lines):
+        size, base = (0.36, y + 0.5) if len(lines) == 1 else (0.29, y + 0.74)
+        _draw_text(axes, text, query.language, x, base - 0.36 * line, size, room - 0.3)
+    meaning = query.meaning
     short = meaning if len(meaning) <= 38 else meaning[:37] + "…"
-    axes.text(x, y + 0.2, short, fontsize=7, color=MUTED, parse_math=False)
+    axes.text(x, y + 0.1, short, fontsize=7, color=MUTED)
     for place, image in enumerate(query.images):
         left = x + room + place
         box = (left + 0.04, left + 0.96, y + 0.04, y + 0.96)
@@ -285,7 +296,16 @@ def _draw_query(axes: Axes, query: Query, x: float, y: float, room: float) -> No
             axes.add_patch(frame)
 
 
-def draw_text(
+def _halves(text: str) -> list[str]:
+    """Two lines of about equal length, or one if there is no space to break at."""
+    spaces = [place for place, character in enumerate(text) if character == " "]
+    if not spaces:
+        return [text]
+    middle = min(spaces, key=lambda place: abs(2 * place - len(text)))
+    return [text[:middle], text[middle + 1 :]]
+
+
+def _draw_text(
     axes: Axes, text: str, language: str, x: float, y: float, size: float, room: float
 ) -> None:
     """Draws a text of any script from (x, y), smaller if it is wider than `room`."""
@@ -307,6 +327,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         axes.plot(steps, values, color=color, label=name, marker=marker, markersize=3)
     if panel.log and all(min(values) > 0 for _, values in panel.curves.values()):
         axes.set_yscale("log")
+        axes.margins(y=0.25)  # room for the legend
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if panel.from_zero:
         top = max(max(values) for _, values in panel.curves.values())
         axes.set_ylim(0, 1.08 * top or 1)

@@ -37,7 +37,7 @@ def render(run: Run, heat_maps: dict[str, Drawing]) -> str:
     ]
     template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(
-        title=_text(f"{run.name} – big_mm"),
+        title=_text(f"{run.name} · big_mm"),
         fonts=fonts.css((query.text, query.language) for query in queries),
         body="\n".join(part for part in parts if part),
     )
@@ -118,8 +118,8 @@ def _overview(run: Run) -> str:
         return f"<h2>At a glance</h2>\n{_missing(missing)}"
     note = (
         "Means with all languages equal. T→I: captions ask for images, I→T: images for "
-        "captions. Rank variance: spread of an image's rank over the languages that ask "
-        "for it, smaller is steadier."
+        "captions. Rank variance: spread of an image's rank over the languages that "
+        "ask for it, smaller is steadier."
     )
     return f"<h2>At a glance</h2>\n{_table(table)}<p class=note>{note}</p>"
 
@@ -214,7 +214,8 @@ def _queries(run: Run, queries: Sequence[Query]) -> str:
     top = run.showcase["top_images"].shape[1]
     note = (
         f"The {top} nearest of {count:,} images, best first; the right one is marked, "
-        "and its rank given. Queries are drawn by a fixed hash, not chosen by how well they do."
+        "and its rank given. Queries are drawn by a fixed hash, not chosen by how well "
+        "they do."
     )
     cards = "".join(_query(query) for query in queries)
     return f"{title}\n<p class=note>{note}</p><div class=queries>{cards}</div>"
@@ -225,7 +226,6 @@ def _query(query: Query) -> str:
     direction = known.direction if known else "auto"
     face = ",".join(fonts.families(query.text, query.language))
     style = f"font-family:{face + ',' if face else ''}var(--face)"
-    gloss = f"{query.name}: {query.gloss}" if query.gloss else query.name
     found = "".join(
         f"<figure{' class=right' if right else ''}>"
         f'<img alt="{"right image" if right else "another image"}, place {place}" '
@@ -237,7 +237,7 @@ def _query(query: Query) -> str:
     return (
         f'<div class=query><div class=native lang="{_text(query.language)}" '
         f'dir="{direction}" style="{_text(style)}">{_text(query.text)}</div>'
-        f"<div class=gloss>{_text(gloss)} · rank {query.rank:,}</div>"
+        f"<div class=gloss>{_text(query.meaning)} · rank {query.rank:,}</div>"
         f"<div class=found>{found}</div></div>"
     )
 
@@ -315,7 +315,7 @@ def _table(table: Table, *, heat: bool = False) -> str:
                 tint = f" class=heat style='--v:{55 * cell / top:.1f}'" if heat else ""
                 cells.append(f"<td{tint}>{shown}</td>")
             else:
-                name, _, more = str("–" if cell is None else cell).partition("\n")
+                name, _, more = str("—" if cell is None else cell).partition("\n")
                 more = f"<small>{_text(more)}</small>" if more else ""
                 cells.append(f"<td>{_text(name)}{more}</td>")
         mark = " class=first" if heat and number == 0 else ""
@@ -331,7 +331,7 @@ def _missing(words: str) -> str:
 
 
 def _text(text: object) -> str:
-    return "–" if text is None else html.escape(str(text), quote=True)
+    return "—" if text is None else html.escape(str(text), quote=True)
 
 
 def _webp(image: np.ndarray) -> str:
