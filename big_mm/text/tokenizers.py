@@ -193,7 +193,7 @@ def load(path_or_name: str | os.PathLike[str]) -> Tokenizer:
 
 
 def train(
-    corpus: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Iterable[str],
+    corpus: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     vocab_size: int = 32_000,
@@ -208,8 +208,8 @@ def train(
     gives the same file, bit for bit.
 
     Args:
-        corpus: path or paths of UTF-8 files with one text a line, or the texts
-            themselves as any iterable that is not a list or tuple of paths.
+        corpus: the path of a UTF-8 file with one text a line, or an iterable: of texts
+            (`str`), of such files (`Path`), or of both.
         out: the `.model` file to write.
         vocab_size: ids wanted. A small corpus may give fewer.
         kind: "unigram" or "bpe".
@@ -248,7 +248,7 @@ def train(
             unk_id=3,
             input_sentence_size=max_sentences,
             shuffle_input_sentence=False,
-            num_threads=1,  # sums of floats in one order: bit-identical when retrained
+            num_threads=16,  # of shards, not of cores: it fixes the order of sums
             minloglevel=2,
         )
     except RuntimeError as error:

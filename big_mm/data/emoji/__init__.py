@@ -178,7 +178,8 @@ def retrieval(
             f"a name must belong to one drawing: {split!r} has those of "
             f"{' and '.join(vendors)}. Choose a vendor."
         )
-    _one_of(vendor or vendors[0], vendors, f"vendor in {split!r} named")
+    if vendor is not None:
+        _one_of(vendor, vendors, f"vendor in {split!r} named")
     source = load(split, data_dir=data_dir, languages=languages)
     items = [item for item in source if vendor in (None, item["vendor"])]
     texts: dict[str, list[str]] = {code: [] for code in _choose(languages)}
