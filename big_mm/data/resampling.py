@@ -80,9 +80,11 @@ def _filtered(
 def _add_up(image: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Rows of the result: weighted sums of the rows that `index` lists."""
     flat = np.ascontiguousarray(image, np.float32).reshape(len(image), -1)
-    total = np.zeros((len(index), flat.shape[1]), np.float32)
-    for k in range(index.shape[1]):
-        total += flat[index[:, k]] * weight[:, k, None]
+    total = flat[index[:, 0]] * weight[:, 0, None]
+    for k in range(1, index.shape[1]):
+        part = flat[index[:, k]]
+        part *= weight[:, k, None]
+        total += part
     return total.reshape(len(index), *image.shape[1:])
 
 

@@ -109,6 +109,18 @@ def test_a_quarter_turn_and_a_whole_shift_move_pixels_exactly():
     assert (shifted[:, :3] == (1, 2, 3)).all()
 
 
+def test_shifts_down_and_to_the_right_are_independent_and_in_range():
+    dot = np.zeros((41, 41, 3), np.uint8)
+    dot[20, 20] = 255
+    stream, places = rng(), []
+    for _ in range(200):
+        moved = augment.affine(dot, rng=stream, shift_fraction=0.2, fill=0)[..., 0]
+        places.append(np.argwhere(moved == moved.max())[0] - 20)
+    places = np.array(places)
+    assert np.abs(places).max() == 8  # 0.2 * 41 = 8.2
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.25
+
+
 def test_scale_is_about_the_centre_and_even_on_both_sides():
     dot = np.zeros((33, 33, 3), np.uint8)
     dot[8:25, 8:25] = 200  # 17 px wide

@@ -206,8 +206,9 @@ def test_jpegs_of_all_kinds():
 
 
 def test_what_cannot_be_decoded_is_refused(tmp_path):
-    jpeg = encode(Image.fromarray(PICTURE), "JPEG")
-    for bad in (b"", b"nonsense", jpeg[: len(jpeg) // 2], jpeg[:20]):
+    noise = np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)
+    jpeg = encode(Image.fromarray(noise), "JPEG")
+    for bad in (b"", b"nonsense", jpeg[: len(jpeg) * 3 // 4], jpeg[:20]):
         with pytest.raises(ValueError, match="cannot be decoded"):
             images.decode(bad)
     with pytest.raises(ValueError, match=r"cannot be read.*nowhere\.png"):

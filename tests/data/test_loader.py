@@ -23,10 +23,10 @@ class Letters:
     def __init__(self):
         self.seen = 0
 
-    def encode(self, texts, *, length_tokens, shift=0):
+    def encode(self, texts, *, length_tokens, shift=0, pad=0):
         self.seen += len(texts)
         rows = [[ord(c) + shift for c in t[:length_tokens]] for t in texts]
-        return np.array([r + [0] * (length_tokens - len(r)) for r in rows], np.int32)
+        return np.array([r + [pad] * (length_tokens - len(r)) for r in rows], np.int32)
 
 
 class Records:
@@ -181,6 +181,7 @@ def test_missing_texts_are_marked():
         batch_examples=2,
         texts_per_image=2,
         tokenizer=Letters(),
+        token_policy=dict(pad=5),
         length_tokens=3,
         languages=["fr", "en"],
     ).batch_at(0)
@@ -188,7 +189,7 @@ def test_missing_texts_are_marked():
     expected = np.zeros((2, 2), bool)
     expected[row, 0] = True
     np.testing.assert_array_equal(batch["text_present"], expected)
-    np.testing.assert_array_equal(batch["text"][row], [[ord("x"), 0, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(batch["text"][row], [[ord("x"), 5, 5], [0, 0, 0]])
     assert (batch["text"][1 - row] == 0).all()
     assert batch["language"][row, 0] == languages.CODES.index("en")
 
