@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import logging
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +54,7 @@ def parts(config: Mapping[str, Any]) -> Parts:
         ValueError: if a section is unknown or missing, or a part refuses its own.
     """
     check_sections(config)
+    config = expand(config)
     mesh = sharding.make_mesh(config.get("mesh") or (("data", -1),))
     model = lookup.call(config["model"])
     preprocess = dict(config["preprocess"])
@@ -74,6 +77,26 @@ def parts(config: Mapping[str, Any]) -> Parts:
         )
     encoding = Encoding(model, mesh, pipeline, tokenize)
     return Parts(config, mesh, model, tokenize, encoding)
+
+
+def expand(value: Any) -> Any:
+    """The same config with $NAME in its strings replaced from the environment.
+
+    Raises:
+        ValueError: if a variable is not set.
+    """
+    if isinstance(value, Mapping):
+        return {key: expand(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [expand(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    full = os.path.expandvars(value)
+    if lost := re.search(r"\$\{?(\w+)", full):
+        raise ValueError(
+            f"{value!r} needs the environment variable {lost[1]}: it is not set."
+        )
+    return full
 
 
 def check_sections(config: Mapping[str, Any]) -> None:
@@ -117,7 +140,9 @@ def optimizer(
 ) -> tuple[optax.GradientTransformation, Mapping[str, Callable[[int], Any]]]:
     """The optimizer, and its schedules by the names they are logged under."""
     params = jax.eval_shape(model.init, jax.random.key(0))
-    return lookup.call(config["optimizer"], params=params, **lengths)
+    section = {"name": "optim:make", **config["optimizer"]}
+    tx, rate = lookup.call(section, params=params, **lengths)
+    return tx, {"learning_rate": rate}
 
 
 def initial_state(parts: Parts, tx: optax.GradientTransformation) -> Callable[[], Any]:

@@ -7,6 +7,7 @@ after saving, the same command goes on.
 
 import errno
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         COMMANDS[name](rest)
-    except (ValueError, FileNotFoundError, flags.Error) as error:
+    except (ValueError, flags.Error) as error:
         return _refuse(str(error), error)
     except KeyboardInterrupt:
         return _refuse("interrupted: the same command goes on from the last save.")
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
                 "from the last whole checkpoint.",
                 error,
             )
+        if isinstance(error, OSError):
+            return _refuse(f"the system refused: {error}", error)
         raise
     return 0
 
@@ -62,11 +65,8 @@ def train(arguments: Sequence[str]) -> None:
 
     python run.py train --config=configs/X.py[:quick] --workdir=DIR [--config.a.b=VALUE]
     """
-    values = flags.FlagValues()
-    from ml_collections import config_flags
-
-    config_flags.DEFINE_config_file("config", None, flag_values=values)
-    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    values = _strings("workdir")
+    _add_config(values, arguments)
     _parse(values, arguments, required=("config", "workdir"))
     _start_jax()
     from big_mm import runs
@@ -112,9 +112,7 @@ def info(arguments: Sequence[str]) -> None:
     python run.py info --checkpoint=RUN | --config=configs/X.py[:quick]
     """
     values = _strings("checkpoint")
-    from ml_collections import config_flags
-
-    config_flags.DEFINE_config_file("config", None, flag_values=values)
+    _add_config(values, arguments)
     _parse(values, arguments)
     if (values.checkpoint is None) == (values.config is None):
         raise ValueError("info needs one of --checkpoint and --config.")
@@ -152,18 +150,38 @@ def _strings(*names: str) -> flags.FlagValues:
     return values
 
 
+def _add_config(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    from ml_collections import config_flags
+
+    line = ["run.py", *arguments]  # where it looks for --config.a.b=value
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=line)
+
+
 def _parse(
     values: flags.FlagValues, arguments: Sequence[str], required: Sequence[str] = ()
 ) -> None:
+    for argument in arguments:
+        if argument.startswith("--config="):
+            _require_file(argument.removeprefix("--config="))
     try:
         left = values(["run.py", *arguments])[1:]
     except (AttributeError, KeyError, TypeError) as error:  # ml_collections' refusals
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(str(error.args[0]).strip("'")) from error
+    except flags.IllegalFlagValueError as error:
+        # A config that refuses its mode is quoted with its whole traceback.
+        raise ValueError(str(error).rsplit("Error: ", 1)[-1]) from error
     if left:
         raise ValueError(f"flags look like --name=value: got {left}.")
     for name in required:
         if values[name].value is None:
             raise ValueError(f"this command needs --{name}=... .")
+
+
+def _require_file(config: str) -> None:
+    path = Path(config.split(":")[0])
+    if not path.is_file():
+        near = nearest(str(path), [str(p) for p in path.parent.glob("*.py")])
+        raise ValueError(f"--config names a Python file: there is no {path}.{near}")
 
 
 def _start_jax() -> None:
@@ -172,7 +190,15 @@ def _start_jax() -> None:
     cache = os.environ.get("BIG_MM_DATA", str(Path.home() / ".cache" / "big_mm"))
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "xla"))
-    flags.FLAGS.mark_as_parsed()  # grain and absl logging read absl's flags
+    if not flags.FLAGS.is_parsed():  # grain and absl's logging read absl's flags
+        flags.FLAGS.mark_as_parsed()
+    speak = logging.StreamHandler()
+    speak.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("big_mm")
+    if not logger.handlers:
+        logger.addHandler(speak)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _disk_is_full(error: BaseException) -> bool:

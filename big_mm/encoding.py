@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from big_mm.arrays import Params
 from big_mm.models.core import Model
-from big_mm.sharding import put_batch
+from big_mm.sharding import batch_shards, put_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Encoding:
         prepare: a raw image (bytes, path or array) to the float32 array (H, W, 3) that
             the model reads.
         tokenize: N texts to int32 ids (N, L).
-        batch_examples: texts or images at a time; the last batch is filled up.
+        batch_examples: texts or images at a time; the last batch is filled up, and
+            every batch to a multiple of the devices.
     """
 
     model: Model
@@ -62,9 +63,14 @@ class Encoding:
         chunks = (ids[rows.start : rows.stop] for rows in self._rows(len(texts)))
         return self._encode("text", params, chunks, len(texts))
 
+    @property
+    def _full(self) -> int:
+        shards = batch_shards(self.mesh)
+        return -(-self.batch_examples // shards) * shards
+
     def _rows(self, count: int) -> Iterator[range]:
-        for start in range(0, count, self.batch_examples):
-            yield range(start, min(start + self.batch_examples, count))
+        for start in range(0, count, self._full):
+            yield range(start, min(start + self._full, count))
 
     def _encode(
         self, side: str, params: Params, chunks: Iterator[np.ndarray], count: int
@@ -76,7 +82,7 @@ class Encoding:
             )
         encode, parts = self._jitted[side], []
         for chunk in chunks:
-            missing = self.batch_examples - len(chunk)
+            missing = self._full - len(chunk)
             full = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
             on_mesh = put_batch({"x": full}, self.mesh)["x"]
             parts.append(np.asarray(encode(params, on_mesh), np.float32)[: len(chunk)])

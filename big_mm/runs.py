@@ -38,13 +38,11 @@ def train_run(config: Any, path: Path) -> None:
         hooks.Stop: when the run ends early on purpose.
     """
     config = config.to_dict()
-    build.check_sections(config)
+    run = _Run(build.parts(config), path)  # a config that is refused claims no folder
     with contextlib.ExitStack() as stack:
         stack.callback(workdir.open_run(path, config).close)
         stack.enter_context(_log_file(path / "log.txt"))
-        made = build.parts(config)
-        run = _Run(made, path)
-        saved = stack.enter_context(contextlib.closing(run.store))
+        saved = stack.enter_context(contextlib.closing(run.checkpoints()))
         first = saved.restore_latest(run.init.abstract)
         state = run.init() if first is None else first[0]
         start = int(state.step)
@@ -53,9 +51,9 @@ def train_run(config: Any, path: Path) -> None:
         stack.callback(batches.close)
         writer = writers.Writer(path, start_step=start, wandb=run.log.get("wandb"))
         stack.enter_context(contextlib.closing(writer))
-        hooks_ = run.hooks(start, batches, writer, stack)
+        hooks_ = run.hooks(start, batches, writer, saved, stack)
         update = jax.jit(run.update, donate_argnums=0)
-        on_mesh = (sharding.put_batch(batch, made.mesh) for batch in batches)
+        on_mesh = (sharding.put_batch(batch, run.mesh) for batch in batches)
         state = train.fit(
             state, update, on_mesh, total_steps=run.total_steps, hooks=hooks_
         )
@@ -69,11 +67,19 @@ class _Run:
 
     def __init__(self, made: build.Parts, path: Path):
         config = made.config
-        self._parts, self._path, self.log = made, path, dict(config.get("log") or {})
+        self.mesh, self._parts, self._path = made.mesh, made, path
+        self.log = dict(config.get("log") or {})
         build.only("log", self.log, ("every_steps", "wandb", "profile_step"))
+        self._keep = dict(config.get("checkpoint") or {})
+        self._save_every = (
+            self._keep.pop("every_steps", None),
+            self._keep.pop("every_minutes", 10),
+        )
+        build.only("checkpoint", self._keep, ("keep_last", "keep_every_steps"))
         self._data = dict(config["data"])
         self._source = lookup.call(self._data.pop("source"))
         self._examples = int(self._data["batch_examples"])
+        sharding.check_batch(self._examples, made.mesh)
         lengths = {
             "batch_examples": self._examples,
             "epoch_examples": len(self._source),
@@ -85,10 +91,12 @@ class _Run:
         decay = config.get("teacher_decay")
         goal = build.objective(config, made.model)
         self.update = train.make_update(goal, tx, teacher_decay=decay)
-        keep = dict(config.get("checkpoint") or {})
-        self._save_every = keep.pop("every_steps", None), keep.pop("every_minutes", 10)
-        build.only("checkpoint", keep, ("keep_last", "keep_every_steps"))
-        self.store = store.Store(path / "checkpoints", **keep)
+        self._evaluators = build.evaluators(config, made.encoding, workdir=path)
+        self.batches(0).close()
+
+    def checkpoints(self) -> store.Store:
+        """The run's checkpoints."""
+        return store.Store(self._path / "checkpoints", **self._keep)
 
     def batches(self, start_step: int) -> Any:
         """The run's batches from one step on, those of this process."""
@@ -113,6 +121,7 @@ class _Run:
         start: int,
         batches: Any,
         writer: writers.Writer,
+        saved: store.Store,
         stack: contextlib.ExitStack,
     ) -> list[train.Hook]:
         """All hooks, in the order they run."""
@@ -134,18 +143,15 @@ class _Run:
         if self.log.get("profile_step"):
             first = int(self.log["profile_step"])
             made.append(hooks.Profile(self._path, first_step=first))
-        found = build.evaluators(
-            self._parts.config, self._parts.encoding, workdir=self._path
-        )
-        for name, (evaluator, when) in found.items():
+        for name, (evaluator, when) in self._evaluators.items():
             when = {"every_steps": None, **when}
             made.append(hooks.Evaluate(name, evaluator, writer, **when))
         steps, minutes = self._save_every
         position = lambda step: {"next_step": step, "examples": step * self._examples}
         save = hooks.Checkpoint(
-            self.store, every_steps=steps, every_minutes=minutes, data=position
+            saved, every_steps=steps, every_minutes=minutes, data=position
         )
-        preempt = hooks.Preempt(save, self.store)
+        preempt = hooks.Preempt(save, saved)
         return [*made, hooks.StopOnNonFinite(self._path), save, preempt]
 
 

@@ -65,20 +65,33 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(_batch_axes(mesh)))
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return math.prod(mesh.shape[name] for name in _batch_axes(mesh))
+
+
+def check_batch(examples: int, mesh: Mesh) -> None:
+    """Refuses a global batch that cannot be split evenly.
+
+    Raises:
+        ValueError: if `examples` is no multiple of `batch_shards(mesh)`.
+    """
+    shards = batch_shards(mesh)
+    if examples % shards:
+        raise ValueError(
+            f"batch_examples must be a multiple of the {shards} devices that split a "
+            f"batch: got {examples}."
+        )
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """The global batch on the mesh, from what each process read of it.
 
     Raises:
         ValueError: if the examples cannot be split evenly.
     """
+    check_batch(len(next(iter(batch.values()))) * jax.process_count(), mesh)
     sharding = batch_sharding(mesh)
-    shards = math.prod(mesh.shape[name] for name in _batch_axes(mesh))
-    examples = len(next(iter(batch.values()))) * jax.process_count()
-    if examples % shards:
-        raise ValueError(
-            f"batch_examples must be a multiple of the {shards} devices that split a "
-            f"batch: got {examples}."
-        )
     return {
         key: jax.make_array_from_process_local_data(sharding, value)
         for key, value in batch.items()

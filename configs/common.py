@@ -18,16 +18,20 @@ def fixed_image_ops(size_px: int, *, antialias: bool = False) -> tuple[dict, ...
     )
 
 
-def emoji_retrieval(split: str, languages: str, **when) -> dict:
+def emoji_retrieval(
+    split: str, languages: str = "train", *, vendor=None, **when
+) -> dict:
     """Retrieval among the emoji of one split, both ways, in each language."""
     return dict(
         name="evaluators.retrieval:Retrieval",
-        data=dict(name="data.emoji:retrieval", split=split, languages=languages),
+        data=dict(
+            name="data.emoji:retrieval", split=split, languages=languages, vendor=vendor
+        ),
         **when,
     )
 
 
-def emoji_groups(split: str, languages: str, **when) -> dict:
+def emoji_groups(split: str, languages: str = "train", **when) -> dict:
     """Zero-shot classification of the emoji of one split into their nine groups."""
     return dict(
         name="evaluators.zero_shot:ZeroShot",
