@@ -122,8 +122,8 @@ def _decode_bytes(data: bytes) -> np.ndarray:
         opened = Image.open(io.BytesIO(data))  # reads no more than the header
     except UnidentifiedImageError as error:
         raise ValueError(f"{len(data)} bytes of no known image format") from error
-    # OpenCV is the faster one, but it fills up a file that ends early in silence, so
-    # that files without an end marker go to Pillow, which refuses them.
+    # OpenCV is the faster one, but older versions fill up a file that ends early in
+    # silence, so that files without an end marker go to Pillow, which refuses them.
     if opened.format == "JPEG" and opened.mode == "RGB":
         if data.rstrip(b"\0").endswith(b"\xff\xd9"):
             pixels = np.frombuffer(data, np.uint8)
