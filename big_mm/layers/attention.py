@@ -108,8 +108,12 @@ class Attention(nn.Module):
                 name=name,
             )
 
-        query = project("query", head_shape)(queries)
-        key = project("key", head_shape)(context)
-        value = project("value", head_shape)(context)
-        mixed = attend(query, key, value, mask=mask)
-        return project("out", width, axis=(-2, -1))(mixed)
+        # Tokens of all examples as one matrix, for the reason given in `Mlp`.
+        def heads_of(name: str, x: Array) -> Array:
+            rows = project(name, head_shape)(x.reshape(-1, width))
+            return rows.reshape(*x.shape[:2], *head_shape)
+
+        query = heads_of("query", queries)
+        key, value = heads_of("key", context), heads_of("value", context)
+        mixed = attend(query, key, value, mask=mask).reshape(-1, *head_shape)
+        return project("out", width, axis=(-2, -1))(mixed).reshape(queries.shape)

@@ -19,8 +19,8 @@ from big_mm.layers.pooling import MapHead
 from big_mm.layers.positions import sincos_2d
 from big_mm.models import core
 
-POOLS = ("map", "mean", "class")
-POSITIONS = ("learned", "sincos_2d")
+POOLS = ("map", "mean", "class", "flat")
+POSITIONS = ("learned", "sincos_2d", "none")
 STEMS = ("patch", "conv")
 
 AXES: core.Axes = (
@@ -41,14 +41,14 @@ class Config:
     pool: str = "map"
     head_width: int | None = None
     positions: str = "learned"
-    stem_layers: tuple[tuple[int, int], ...] = ()  # empty: the plain patch kernel
+    stem_layers: tuple[tuple[int, int, int], ...] = ()  # empty: the plain patch kernel
     dtype: str = "float32"
     scan: bool = False
     remat: str = "none"
 
 
 class Stem(nn.Module):
-    """Image to patches through 3 x 3 convolutions, each normed, then GELU.
+    """Image to patches through small convolutions, each normed, then GELU.
 
     A layer that changes neither the resolution nor the channels is added to its input.
 
@@ -57,16 +57,16 @@ class Stem(nn.Module):
         arXiv:2106.14881; with layer norm, so that no example sees another.
     """
 
-    layers: tuple[tuple[int, int], ...]  # channels and stride of each
+    layers: tuple[tuple[int, int, int], ...]  # channels, stride, kernel side of each
     dtype: str
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """Rows and columns shrink by each stride, rounded up."""
-        for layer, (channels, stride) in enumerate(self.layers):
+        for layer, (channels, stride, side) in enumerate(self.layers):
             conv = nn.Conv(
                 channels,
-                (3, 3),
+                (side, side),
                 (stride, stride),
                 use_bias=False,  # the norm has one
                 dtype=jnp.dtype(self.dtype),
@@ -106,6 +106,8 @@ class Vit(nn.Module):
             pooled = MapHead(c.sizes.heads, c.sizes.mlp, c.dtype, name="pool")(x)
         elif c.pool == "class":
             pooled, x = x[:, 0], x[:, 1:]
+        elif c.pool == "flat":
+            pooled = x.reshape(len(x), -1)
         else:
             pooled = x.mean(axis=1)
         if c.head_width is not None:
@@ -135,12 +137,13 @@ class Vit(nn.Module):
     @nn.nowrap
     def _positioned(self, x: Float[Array, "B h w D"]) -> Float[Array, "B P D"]:
         batch, rows, columns, width = x.shape
-        if self.config.positions == "sincos_2d":
-            position = jnp.asarray(sincos_2d(rows, columns, width))
-        else:
+        if self.config.positions == "learned":
             normal = nn.initializers.normal(stddev=width**-0.5)
             position = self.param("position", normal, (rows, columns, width))
-        x = x + position.astype(x.dtype)[None]
+            x = x + position.astype(x.dtype)[None]
+        elif self.config.positions == "sincos_2d":
+            position = jnp.asarray(sincos_2d(rows, columns, width))
+            x = x + position.astype(x.dtype)[None]
         return x.reshape(batch, rows * columns, width)
 
 
@@ -166,12 +169,14 @@ def tower(
     Args:
         image_px: side, or height and width. What does not fill a patch is not seen.
         variant: size and patch side, "B/16"; with `stem="conv"` the size alone, "Ti".
-        pool: "map" (attention pooling), "mean", or "class" (a class token).
+        pool: "map" (attention pooling), "mean", "class" (a class token), or "flat" (all
+            tokens side by side, for a head on a small grid).
         head_width: width of a linear head on the pooled vector; None for no head.
-        positions: "learned", or the fixed "sincos_2d".
+        positions: "learned", the fixed "sincos_2d", or "none".
         stem: "patch", or "conv" for small images: a few convolutions, then a linear
             layer.
-        stem_layers: channels and stride of each convolution of `stem="conv"`.
+        stem_layers: channels, stride and (3 if left out) kernel side of each
+            convolution of `stem="conv"`.
         width: of the tokens, instead of the variant's.
         depth: number of blocks, instead of the variant's.
         mlp: hidden width, instead of the variant's.
@@ -199,7 +204,7 @@ def tower(
                 f"{name!r} and set stem_layers."
             )
         patch_px, grid = 0, size_px
-        for _, stride in layers:
+        for _, stride, _ in layers:
             grid = tuple(-(-side // stride) for side in grid)
     else:
         layers, patch_px = (), _patch_px(variant, patch)
@@ -222,7 +227,8 @@ def tower(
         remat=remat,
     )
     example = jax.ShapeDtypeStruct((1, *size_px, 3), jnp.float32)
-    out = sizes.width if head_width is None else head_width
+    pooled = sizes.width * (grid[0] * grid[1] if pool == "flat" else 1)
+    out = pooled if head_width is None else head_width
     return core.tower(Vit(config), example, axes=AXES, width=out)
 
 
@@ -235,11 +241,16 @@ def _patch_px(variant: str, patch: str) -> int:
     return int(patch)
 
 
-def _stem_layers(layers: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    pairs = tuple(tuple(int(number) for number in layer) for layer in layers)
-    if not pairs or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
-        raise ValueError(
-            f"stem_layers are pairs of channels and stride, ((32, 2), (64, 2)): got "
-            f"{layers!r}."
-        )
-    return tuple((channels, stride) for channels, stride in pairs)
+def _stem_layers(layers: Sequence[Sequence[int]]) -> tuple[tuple[int, int, int], ...]:
+    whole = []
+    for layer in layers:
+        if len(layer) not in (2, 3) or min(layer) < 1:
+            raise ValueError(
+                f"a layer of stem_layers is channels, stride and perhaps kernel side, "
+                f"(32, 2) or (64, 4, 4): got {layer!r}."
+            )
+        channels, stride, side = (*layer, 3)[:3]
+        whole.append((channels, stride, side))
+    if not whole:
+        raise ValueError("a convolutional stem has layers: got none in stem_layers.")
+    return tuple(whole)

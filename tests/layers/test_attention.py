@@ -1,11 +1,19 @@
 """Attention: by hand, against the other implementation, and with masks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_mm.layers.attention import attend
+from big_mm.layers import attention
+
+attend = functools.partial(
+    jax.jit,
+    static_argnames="implementation",
+    compiler_options={"xla_backend_optimization_level": 0},
+)(attention.attend)
 
 
 def arrays(dtype=jnp.float32, queries=3, keys=5):

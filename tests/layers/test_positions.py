@@ -1,5 +1,6 @@
 """Position embeddings: the reference's arrays, and the spelt-out one-line cases."""
 
+import functools
 import pathlib
 
 import jax
@@ -7,8 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from big_mm.layers.positions import antialiased_weights, resize, sincos_2d
+from big_mm.layers import positions
+from big_mm.layers.positions import antialiased_weights, sincos_2d
 
+resize = functools.partial(
+    jax.jit,
+    static_argnames=("rows", "columns", "method"),
+    compiler_options={"xla_backend_optimization_level": 0},
+)(positions.resize)
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bv_posemb_resample.npz"
 
 

@@ -160,6 +160,32 @@ def test_every_gradient_of_the_reference(scan):
         assert error <= 1e-4 * np.linalg.norm(wanted) + 1e-7, path
 
 
+# Zhai et al., 2023 (32,000 pieces), and Tschannen et al., 2025: released sizes.
+@pytest.mark.parametrize(
+    ("variant", "image_px", "words", "vocab_size", "weights"),
+    [
+        ("B/16", 256, "B", 32_000, 203_202_050),
+        ("B/32", 256, "B", 256_000, 376_856_066),
+        ("B/16", 224, "B", 256_000, 375_187_970),
+        ("B/16", 256, "B", 256_000, 375_234_050),
+        ("L/16", 256, "L", 256_000, 881_526_786),
+        ("So400m/14", 224, "So400m", 256_000, 1_135_463_602),
+        ("So400m/16", 256, "So400m", 256_000, 1_135_670_962),
+        ("g-opt/16", 256, "So400m", 256_000, 1_871_393_906),
+    ],
+)
+def test_released_sizes_to_the_last_weight(
+    variant, image_px, words, vocab_size, weights
+):
+    model = two_towers.make(
+        image=dict(name="models.vit:tower", variant=variant, image_px=image_px),
+        text=dict(name="models.text:transformer", variant=words, vocab_size=vocab_size),
+        scan=True,
+    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == weights
+
+
 def test_both_layouts_hold_the_same_weights():
     _, loop = tiny(False)
     _, scanned = tiny(True)
