@@ -1,5 +1,6 @@
 """The page of a run: complete, partial, hostile; the same each time."""
 
+import base64
 import html.parser
 import io
 import json
@@ -8,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import uharfbuzz as hb
 from PIL import Image
 
 from big_mm import report
@@ -152,17 +154,18 @@ def test_the_same_files_give_the_same_report(complete, tmp_path):
 
 def test_hostile_names_and_texts_stay_text(tmp_path):
     folder = tmp_path / "<b>run"
-    name = "<script>alert('x')<b>&\"$body $x^{"
+    name = "<script>alert('x')<b>&\"$body $x^{$"
     config = {"evals": {name: {"split": "<u>"}}, "<script>": "</pre><script>"}
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     row = {
-        f"{name}/{whose}/text_to_image/recall_at_1": 0.3 for whose in ("<i>", "mean")
+        f"{name}/{whose}/text_to_image/recall_at_1": 0.3
+        for whose in ("<i>", "$x^{$", "mean")
     }
-    row |= {f"{name}/<u>/mean/text_to_image/recall_at_1": 0.3, "norm/<u>$x^{": 1.0}
+    row |= {f"{name}/<u>/mean/text_to_image/recall_at_1": 0.3, "norm/<u>$x^{$": 1.0}
     lines = [json.dumps({"step": step, **row}) + "\n" for step in (1, 2)]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    arrays = showcase(["de", "<i>"], [name, "$x^{"])
+    arrays = showcase(["de", "<i>"], [name, "$x^{$"])
     np.savez(folder / "showcase.npz", **arrays)
     text = report.write(folder).read_text()
     parsed = Tags(text)
@@ -321,6 +324,19 @@ def test_the_page_carries_only_letters_it_shows():
     small, large = fonts.css([("क", "hi")]), fonts.css([("मुस्कुराता हुआ चेहरा", "hi")])
     assert 1000 < len(small) < len(large) < 60_000
     assert small.count("@font-face") == 1
+
+
+def test_letters_still_join_in_the_font_of_the_page():
+    rule = fonts.css([("क्षत्रिय", "hi")])
+    data = base64.b64decode(re.search("base64,([^)]+)", rule)[1])
+    glyphs = []
+    for face in (hb.Face(data), fonts._fonts()["devanagari"].face):
+        buffer = hb.Buffer()
+        buffer.add_str("क्षत्रिय")
+        buffer.guess_segment_properties()
+        hb.shape(hb.Font(face), buffer)
+        glyphs.append([place.x_advance for place in buffer.glyph_positions])
+    assert glyphs[0] == glyphs[1]
 
 
 def test_long_queries_take_two_lines():

@@ -89,11 +89,12 @@ def test_several_captions_of_an_image_and_images_without_any(by_hand):
 def test_rank_variance_is_over_images_that_all_languages_describe(by_hand):
     data = RetrievalSet(
         images=[0, 1, 2],
-        texts={"en": ["cat", "dog", "sun"], "de": ["Hund", "Katze"]},
+        texts={"en": ["cat", "dog", "Sonne"], "de": ["Hund", "Katze"]},
         owners={"en": np.array([0, 1, 2]), "de": np.array([1, 0])},
     )
     found = dict(Retrieval(encode=by_hand(IMAGES, WORDS), data=data).run(None))
-    # Images 0 and 1: English ranks 1, 2; German 2, 1.
+    # Images 0 and 1: English ranks 1, 2; German 2, 1. Image 2, third in English, is
+    # not asked for in German.
     assert found["mean/text_to_image/mean_rank_variance"] == pytest.approx(0.5)
 
 

@@ -12,18 +12,18 @@ WORDS = {
     "Katze": [0.8, 0.6],
     "Hund": [1.0, 0.0],  # nearer to cat than to dog
     "chat": [0.6, 0.8],  # nearer to dog
-    "oiseau": [0.0, 1.0],
+    "oiseau": [1.0, 0.0],
 }
 
 
 def animals():
     return RetrievalSet(
         images=[0, 1, 2],
-        texts={"en": ["cat", "dog"], "de": ["Hund", "Katze"], "fr": ["chat", "oiseau"]},
+        texts={"en": ["cat", "dog"], "de": ["Hund", "Katze"], "fr": ["oiseau", "chat"]},
         owners={
             "en": np.array([0, 1]),
             "de": np.array([1, 0]),
-            "fr": np.array([0, 2]),  # no English caption of image 2
+            "fr": np.array([2, 0]),  # no English caption of image 2
         },
     )
 
