@@ -253,6 +253,19 @@ def test_conditions_are_read_from_the_split(tmp_path):
     assert sections.by_family(run).rows[1] == ["Romance", 1 / 13, 0.5 / 13]
 
 
+def test_conditions_of_the_quickstart():
+    make = lambda name, **data: reading.Evaluation(
+        name, None, {}, reading._traits(name, {"data": data})
+    )
+    of = lambda *args, **data: sections.condition(make(*args, **data))
+    unseen = "seen_concepts_unseen_vendor"
+    trained = of("seen_vendor", split="train", vendor="noto", languages="train")
+    assert trained == "seen concepts · seen vendor"
+    scripts = of("new_scripts", split=unseen, languages="held_out_script")
+    assert scripts == "seen concepts · unseen vendor · held-out languages, new scripts"
+    assert of("xm3600", path="somewhere") == "xm3600"
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [

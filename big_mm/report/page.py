@@ -142,7 +142,7 @@ def _languages(run: Run) -> str:
     held_out = [
         evaluation
         for evaluation in run.of_kind("retrieval")
-        if evaluation.traits.get("languages", "").startswith("held-out")
+        if evaluation.traits.get("languages")
     ]
     opened = list({e.name: e for e in (first, *held_out)}.values())
     parts = ["<h2>Every language</h2>"]

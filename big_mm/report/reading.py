@@ -5,7 +5,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -220,30 +220,29 @@ def _evaluations(
 
 
 def _traits(name: str, section: Any) -> dict[str, str]:
-    """What a split's name says: `held_out_concepts_unseen_vendor`."""
-    words = " ".join([*_strings(section), name]).replace("-", "_")
+    """What split and languages say: `held_out_concepts_unseen_vendor`, `train`.
+
+    Where the config has neither, the evaluation's name is asked.
+    """
+    data = section.get("data") if isinstance(section, Mapping) else None
+    data = data if isinstance(data, Mapping) else {}
+    split, languages = str(data.get("split", name)), str(data.get("languages", name))
     traits = {}
-    if re.search(r"(held_out|unseen)_concepts?", words):
+    if re.search(r"held_out_concept|unseen_concept", split):
         traits["concepts"] = "held-out"
-    elif re.search(r"seen_concepts?", words):
+    elif re.search(r"seen_concept|^train$", split):
         traits["concepts"] = "seen"
-    if re.search(r"unseen_vendor", words):
+    if "unseen_vendor" in split:
         traits["vendor"] = "unseen"
-    elif re.search(r"seen_vendor", words):
+    elif re.search(r"seen_vendor|^train$", split):
         traits["vendor"] = "seen"
-    if match := re.search(r"held_out_(related|scripts?|languages?)", words):
-        traits["languages"] = f"held-out, {match[1]}".removesuffix(", languages")
-    elif section:
-        traits["languages"] = "trained"
+    if match := re.search(r"held_out_(related|script|language)", languages):
+        traits["languages"] = {
+            "related": "held-out languages, relatives of trained ones",
+            "script": "held-out languages, new scripts",
+            "language": "held-out languages",
+        }[match[1]]
     return traits
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _strings(part)
 
 
 def _showcase(path: Path) -> dict[str, np.ndarray] | None:

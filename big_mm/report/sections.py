@@ -86,7 +86,7 @@ def primary(run: Run) -> Evaluation | None:
     def merit(evaluation: Evaluation) -> tuple[bool, bool, bool, int]:
         traits = evaluation.traits
         return (
-            not traits.get("languages", "").startswith("held-out"),
+            not traits.get("languages"),
             traits.get("vendor") == "unseen",
             traits.get("concepts") != "held-out",
             len(evaluation.languages("text_to_image/recall_at_1")),
@@ -101,8 +101,8 @@ def condition(evaluation: Evaluation) -> str:
     words = [
         f"{traits[key]} {key}" for key in ("concepts", "vendor") if traits.get(key)
     ]
-    if traits.get("languages", "").startswith("held-out"):
-        words.append(traits["languages"].replace("held-out", "held-out languages"))
+    if traits.get("languages"):
+        words.append(traits["languages"])
     return " · ".join(words) or evaluation.title
 
 
