@@ -287,7 +287,7 @@ def test_adafactor_caps_its_decay():
     way = lambda **more: run(params, **config, **more)[0]["bias"] - params["bias"]
     uneven = lambda x: np.abs(x / 2 - np.round(x / 2))
     np.testing.assert_allclose(uneven(way(b2_cap=0.0)), 0, atol=1e-5)
-    assert (uneven(way()) > 1e-2).all()
+    assert (uneven(way()) > 1e-2).any()
     gradient = {"bias": jnp.array([1.0, -2.0, 3.0])}
     # Clipped: the root mean square of an update is at most 1/2.
     after, _ = run(params, gradient=gradient, clip_rms=0.5, **config)
