@@ -27,14 +27,15 @@ class Stack(nn.Module):
 
 
 def tokens():
-    return jax.random.normal(jax.random.key(1), (2, 3, 4))
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
 
 
 @functools.cache
 def weights():
-    params = quick(Stack().init)(jax.random.key(0), tokens())["params"]
-    rngs = iter(jax.random.split(jax.random.key(2), 99))
-    return jax.tree.map(lambda p: p + jax.random.normal(next(rngs), p.shape), params)
+    shapes = jax.eval_shape(Stack().init, jax.random.key(0), tokens())["params"]
+    rng = np.random.default_rng(1)
+    draw = lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
+    return jax.tree.map(draw, shapes)
 
 
 @functools.cache
@@ -87,7 +88,7 @@ def test_ten_layers_keep_their_order():
 def test_layers_start_apart_in_both_layouts():
     for scan in (False, True):
         params = quick(Stack(scan).init)(jax.random.key(0), tokens())["params"]
-        kernel = stack(params)["blocks"]["mlp"]["up"]["kernel"]
+        kernel = np.asarray(stack(params)["blocks"]["mlp"]["up"]["kernel"])
         assert kernel.shape == (2, 4, 6)
         assert not np.allclose(kernel[0], kernel[1])
         assert np.abs(kernel).max() <= np.sqrt(6 / (4 + 6))  # Xavier's bound
@@ -111,26 +112,27 @@ def test_a_block_of_zero_weights_adds_nothing():
 def test_layer_norm_by_hand():
     # Mean 2, variance 2.5 of (0, 1, 3, 4): deviations over 1.5811.
     params = {"scale": jnp.array([1.0, 2, 1, 1]), "bias": jnp.array([0.0, 0, 0, 5])}
-    out = LayerNorm().apply({"params": params}, jnp.array([[0.0, 1, 3, 4]]))
+    out = quick(LayerNorm().apply)({"params": params}, jnp.array([[0.0, 1, 3, 4]]))
     deviation = 2.5**-0.5
     expected = [[-2 * deviation, -2 * deviation, deviation, 2 * deviation + 5]]
     np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("offset", "rtol"), [(0, 1e-5), (1000, 2e-3)])
-def test_layer_norm_of_the_definition_in_double_precision(offset, rtol):
+@pytest.mark.parametrize(("offset", "atol"), [(0, 1e-5), (1000, 5e-4)])
+def test_layer_norm_of_the_definition_in_double_precision(offset, atol):
     x = offset + tokens()
     params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
     exact = np.asarray(x, np.float64)
     exact = exact - exact.mean(axis=-1, keepdims=True)
     exact /= np.sqrt((exact**2).mean(axis=-1, keepdims=True) + 1e-6)
-    out = LayerNorm().apply({"params": params}, x)
-    np.testing.assert_allclose(out, exact, rtol=rtol)
+    out = quick(LayerNorm().apply)({"params": params}, x)
+    np.testing.assert_allclose(out, exact, rtol=0, atol=atol)
 
 
 def test_layer_norm_of_a_flat_row_has_finite_gradients():
     params = {"params": {"scale": jnp.ones(4), "bias": jnp.zeros(4)}}
-    grad = jax.grad(lambda x: LayerNorm().apply(params, x)[0, 0])(jnp.ones((1, 4)))
+    grad = quick(jax.grad(lambda x: LayerNorm().apply(params, x)[0, 0]))
+    grad = grad(jnp.ones((1, 4)))
     assert np.isfinite(grad).all()
 
 
@@ -140,7 +142,7 @@ def test_mlp_by_hand():
         "up": {"kernel": jnp.array([[1.0, 0.5]]), "bias": jnp.zeros(2)},
         "down": {"kernel": jnp.array([[1.0], [10.0]]), "bias": jnp.array([0.25])},
     }
-    out = Mlp(2).apply({"params": params}, jnp.array([[1.0]]))
+    out = quick(Mlp(2).apply)({"params": params}, jnp.array([[1.0]]))
     gelu = lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
     np.testing.assert_allclose(out, [[gelu(1.0) + 10 * gelu(0.5) + 0.25]], rtol=1e-6)
 
