@@ -130,6 +130,8 @@ def test_chunks_change_nothing_and_logits_are_no_target(name):
         expected,
     )
     assert not any(x.any() for x in expected[-1])
+    program = jax.make_jaxpr(OBJECTIVES[name](chunk=4))(s, batch, CONTEXT)
+    assert "scan[" in str(program)  # the values alone would not show it
 
 
 @each_objective
