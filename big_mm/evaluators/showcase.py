@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class Showcase:
     gloss_language: str = "en"
     top: int = 6
     thumbnail_px: int = 48
-    compared: int = 400
+    compared: int = 256
 
     def run(self, params: Params) -> Iterator[tuple[str, float]]:
         """Writes the file, then yields figures of the queries and of the languages.
@@ -151,29 +152,35 @@ class Showcase:
         drawn = sorted(range(count), key=lambda index: _hash("compared", index))
         kept = np.zeros(count, bool)
         kept[drawn[: self.compared]] = True
-        embedded: dict[str, dict[int, np.ndarray]] = {}
-        for language in languages:
+        embedded: list[np.ndarray] = []
+        first = np.full((len(languages), count), -1)  # caption of each image, if any
+        for row, language in enumerate(languages):
             owners = np.asarray(self.data.owners[language])
-            first = {int(o): i for i, o in reversed(list(enumerate(owners))) if kept[o]}
-            texts = [self.data.texts[language][row] for row in first.values()]
-            rows = core.embed_texts(self.encode, params, texts) if texts else []
-            embedded[language] = dict(zip(first, rows, strict=True))
+            captions = np.flatnonzero(kept[owners])[::-1]  # so that the first stays
+            first[row, owners[captions]] = captions
+            chosen = [self.data.texts[language][int(i)] for i in first[row] if i >= 0]
+            dense = np.zeros((count, 0), np.float32)
+            if chosen:
+                found = core.embed_texts(self.encode, params, chosen)
+                dense = np.zeros((count, found.shape[1]), np.float32)
+                dense[first[row] >= 0] = found
+            embedded.append(dense)
         shape = (len(languages), len(languages))
         cosine, recall, others = (np.full(shape, np.nan) for _ in range(3))
-        for i, asking in enumerate(languages):
-            for j, answering in enumerate(languages):
-                shared = sorted(embedded[asking].keys() & embedded[answering].keys())
-                if not shared:
-                    continue
-                query = np.stack([embedded[asking][owner] for owner in shared])
-                answer = np.stack([embedded[answering][owner] for owner in shared])
-                scores = query @ answer.T
-                cosine[i, j] = np.mean(np.diag(scores))
-                same = np.eye(len(shared), dtype=bool)
-                ranks = metrics.ranks(scores, same)
-                recall[i, j] = metrics.recall_of_ranks(ranks, 1)
-                if len(shared) > 1:
-                    others[i, j] = np.mean(scores[~same])
+        for i, j in itertools.combinations_with_replacement(range(len(languages)), 2):
+            shared = (first[i] >= 0) & (first[j] >= 0)
+            number = int(shared.sum())
+            if not number:
+                continue
+            scores = embedded[i][shared] @ embedded[j][shared].T
+            same = np.eye(number, dtype=bool)
+            right = float(np.trace(scores))
+            cosine[i, j] = cosine[j, i] = right / number
+            recall[i, j] = metrics.recall_of_ranks(metrics.ranks(scores, same), 1)
+            recall[j, i] = metrics.recall_of_ranks(metrics.ranks(scores.T, same), 1)
+            if number > 1:
+                rest = float(scores.sum()) - right
+                others[i, j] = others[j, i] = rest / (number * number - number)
         return cosine, recall, others
 
     def _thumbnail(self, index: int) -> UInt8[np.ndarray, "H W 3"]:

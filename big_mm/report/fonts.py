@@ -221,4 +221,4 @@ class _Pen:
         self._add(4, *points)
 
     def closePath(self) -> None:
-        self._add(79, (0, 0))
+        self._add(79, (0.0, 0.0))
