@@ -145,10 +145,13 @@ def optimizer(
     return tx, {"learning_rate": rate}
 
 
-def initial_state(parts: Parts, tx: optax.GradientTransformation) -> Callable[[], Any]:
-    """A function that makes the first state, born where it will live.
+def initial_state(
+    parts: Parts, tx: optax.GradientTransformation
+) -> tuple[Callable[[], train.State], train.State]:
+    """A function that makes the first state where it will live, and that state's form.
 
-    Its `abstract` attribute holds shapes, dtypes and shardings for a restore.
+    Returns:
+        The function, and shapes, dtypes and shardings in place of arrays.
     """
     config = parts.config
     teacher = config.get("teacher_decay") is not None
@@ -157,9 +160,7 @@ def initial_state(parts: Parts, tx: optax.GradientTransformation) -> Callable[[]
     )
     shape = jax.eval_shape(init)
     placed = parts.place(shape)
-    make = jax.jit(init, out_shardings=placed)
-    make.abstract = store.abstract(shape, placed)
-    return make
+    return jax.jit(init, out_shardings=placed), store.abstract(shape, placed)
 
 
 def only(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

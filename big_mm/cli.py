@@ -137,9 +137,8 @@ def tokenizer(arguments: Sequence[str]) -> None:
         raise ValueError(f"--vocab_size is a whole number: got {values.vocab_size!r}.")
     from big_mm.text import tokenizers
 
-    tokenizers.train(
-        values.corpus.split(","), values.out, vocab_size=int(values.vocab_size)
-    )
+    corpus = [Path(name) for name in values.corpus.split(",")]
+    tokenizers.train(corpus, values.out, vocab_size=int(values.vocab_size))
     print(values.out)
 
 

@@ -43,7 +43,7 @@ def train_run(config: Any, path: Path) -> None:
         stack.callback(workdir.open_run(path, config).close)
         stack.enter_context(_log_file(path / "log.txt"))
         saved = stack.enter_context(contextlib.closing(run.checkpoints()))
-        first = saved.restore_latest(run.init.abstract)
+        first = saved.restore_latest(run.abstract)
         state = run.init() if first is None else first[0]
         start = int(state.step)
         LOG.info("%s at step %d of %d", path, start, run.total_steps)
@@ -87,7 +87,7 @@ class _Run:
         self.total_steps = durations.to_steps(config["total_steps"], **lengths)
         lengths["total_steps"] = self.total_steps
         tx, self._schedules = build.optimizer(config, made.model, **lengths)
-        self.init = build.initial_state(made, tx)
+        self.init, self.abstract = build.initial_state(made, tx)
         decay = config.get("teacher_decay")
         goal = build.objective(config, made.model)
         self.update = train.make_update(goal, tx, teacher_decay=decay)
@@ -189,7 +189,8 @@ def load_run(checkpoint: Path) -> tuple[build.Parts, train.State]:
     tx, _ = build.optimizer(
         made.config, made.model, batch_examples=1, epoch_examples=1, total_steps=10**9
     )
-    state, _ = store.restore(checkpoint, build.initial_state(made, tx).abstract)
+    _, abstract = build.initial_state(made, tx)
+    state, _ = store.restore(checkpoint, abstract)
     return made, state
 
 

@@ -1,6 +1,6 @@
 """The trainer: a state, a pure update and the loop that runs it between hooks."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -97,7 +97,7 @@ def make_update(
 def fit(
     state: State,
     update: Update,
-    batches: Iterable[Batch] | Iterator[Batch],
+    batches: Iterable[Any],
     *,
     total_steps: int,
     hooks: Sequence[Hook] = (),

@@ -21,7 +21,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     c.preprocess = ConfigDict(
         dict(
             image_ops=common.fixed_image_ops(32, antialias=True),
-            text=dict(tokenizer="emoji", length_tokens=16),
+            text=dict(tokenizer="emoji", length_tokens=20),
         )
     )
     c.data = ConfigDict(
@@ -30,25 +30,26 @@ def get_config(mode: str = "full") -> ConfigDict:
             batch_examples=256,
             image_ops=(
                 dict(name="data.images:decode"),
+                dict(name="data.images:resize", size_px=32, antialias=True),
                 dict(
                     name="data.augment:affine",
-                    degrees=12,
+                    degrees=6,
                     scale=0.2,
                     shift_fraction=0.08,
-                    shear_degrees=5,
+                    shear_degrees=3,
                 ),
                 dict(
                     name="data.augment:colour_jitter",
-                    brightness=0.2,
-                    contrast=0.2,
-                    saturation=0.4,
-                    hue_degrees=9,
+                    brightness=0.1,
+                    contrast=0.1,
+                    saturation=0.2,
+                    hue_degrees=3,
                 ),
-                dict(name="data.augment:cutout"),
-                dict(name="data.images:resize", size_px=32, antialias=True),
+                dict(name="data.augment:blur", sigma_px=(0.3, 1.2), probability=0.2),
+                dict(name="data.augment:cutout", probability=0.2),
                 dict(name="data.images:value_range"),
             ),
-            texts_per_image=8,  # each in another language
+            texts_per_image=18,  # each in another language
             languages=common.XM3600,
             cache=True,
         )
@@ -59,17 +60,22 @@ def get_config(mode: str = "full") -> ConfigDict:
             image=dict(
                 name="models.vit:tower",
                 variant="mu",
-                width=64,
+                width=128,
                 depth=0,
                 heads=4,
                 image_px=32,
                 stem="conv",
-                stem_layers=((64, 4), (128, 2)),
-                pool="mean",
+                stem_layers=((64, 4, 4), (128, 2, 3)),  # channels, stride, kernel
+                positions="none",  # the flat pooling knows them
+                pool="flat",
                 head_width=128,
             ),
             text=dict(
-                name="models.text:bag", vocab_size=8_000, width=128, length_tokens=16
+                name="models.text:bag",
+                vocab_size=8_000,
+                width=192,
+                mlp=384,
+                length_tokens=20,
             ),
             bias=-5.0,
         )
@@ -81,7 +87,7 @@ def get_config(mode: str = "full") -> ConfigDict:
             learning_rate=3e-3,
             schedule=dict(name="cosine", warmup="5 %"),
             clip_norm=1.0,
-            rules=(dict(path="text/embed", learning_rate=4.0),),
+            rules=(dict(path="text/embed", learning_rate=6.0),),
         )
     )
 

@@ -28,7 +28,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     )
     c.data = ConfigDict(
         dict(
-            source=dict(name="data.jsonl:load", path="$DATA/captions.jsonl"),
+            source=dict(name="data.jsonl:Manifest", path="$DATA/captions.jsonl"),
             batch_examples=32_768,
             image_ops=common.fixed_image_ops(256),
             texts_per_image=1,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from big_mm import cli
+from big_mm.text import tokenizers
 
 QUICK = "--config=configs/quickstart.py:quick"
 SIGLIP = "--config=configs/siglip_b16.py:quick"
@@ -155,6 +156,18 @@ def test_evaluators_are_offered_by_name(finished, tmp_path, capsys):
     line = ["evaluate", f"--checkpoint={finished}", f"--workdir={tmp_path}"]
     assert cli.main([*line, "--evals=gruops"]) == 2
     assert "Did you mean 'groups'" in capsys.readouterr().err
+
+
+def test_a_tokenizer_is_trained_from_a_corpus(tmp_path, capsys):
+    (tmp_path / "corpus.txt").write_text("Grüße an alle\nकुत्ता\n" * 50, "utf-8")
+    out = tmp_path / "own.model"
+    line = ["tokenizer", f"--corpus={tmp_path / 'corpus.txt'}", f"--out={out}"]
+    assert cli.main([*line, "--vocab_size=320"]) == 0
+    tokenizer = tokenizers.load(out)
+    rows = tokenizer.encode(["Grüße कुत्ता 你好"], length_tokens=64)
+    assert tokenizer.decode(rows) == ["grüße कुत्ता 你好"]  # folded, and bytes for Han
+    assert cli.main([*line, "--vocab_size=320"]) == 2
+    assert "exists" in capsys.readouterr().err
 
 
 def test_sigterm_saves_and_exits_with_75(tmp_path):
