@@ -83,15 +83,11 @@ def test_one_update_is_the_same_on_every_mesh(batch, alone, mesh, strategy, part
 
 def test_the_first_state_is_born_where_it_lives():
     made, tx, _ = parts_of((("data", 8),), "fsdp")
-    make = build.initial_state(made, tx)
-    state = make()
-    for leaf, wanted in zip(
-        jax.tree.leaves(state.params),
-        jax.tree.leaves(make.abstract.params),
-        strict=True,
-    ):
-        assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
-        assert leaf.shape == wanted.shape
+    make, abstract = build.initial_state(made, tx)
+    leaves, forms = jax.tree.leaves(make()), jax.tree.leaves(abstract)
+    for leaf, form in zip(leaves, forms, strict=True):
+        assert leaf.sharding.is_equivalent_to(form.sharding, leaf.ndim)
+        assert leaf.shape == form.shape
 
 
 def test_a_model_smaller_than_its_tokenizer_is_refused():
