@@ -27,6 +27,7 @@ def as_a_command():
 
 
 def info(capsys, *arguments):
+    capsys.readouterr()  # what was printed before is not its answer
     assert cli.main(["info", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -107,7 +108,8 @@ def test_a_loss_that_is_no_number_ends_with_3_and_keeps_the_batch(tmp_path, caps
     assert cli.main([*line, hot, flat, long]) == 3
     assert "not finite" in capsys.readouterr().err
     saved = list((tmp_path / "run").glob("nonfinite_batch_*.npz"))
-    assert np.load(saved[0])["image"].shape == (8, 32, 32, 3)
+    with np.load(saved[0]) as arrays:
+        assert arrays["image"].shape == (8, 32, 32, 3)
 
 
 @pytest.mark.parametrize(

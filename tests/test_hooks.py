@@ -69,8 +69,8 @@ def test_non_finite_stops_one_step_later_and_keeps_its_batch(tmp_path):
     with pytest.raises(hooks.NonFinite, match="step 3 is not finite") as error:
         drive(hook, [4], 9, metrics)
     assert error.value.code == 3
-    saved = np.load(tmp_path / "nonfinite_batch_3.npz")
-    np.testing.assert_array_equal(saved["image"], BATCH["image"])
+    with np.load(tmp_path / "nonfinite_batch_3.npz") as saved:
+        np.testing.assert_array_equal(saved["image"], BATCH["image"])
 
 
 def test_non_finite_at_the_last_step_stops_too(tmp_path):
