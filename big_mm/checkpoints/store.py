@@ -49,7 +49,7 @@ class Store:
         keep: list[Any] = [policies.LatestN(keep_last)]
         if keep_every_steps:
             keep.append(policies.EveryNSteps(keep_every_steps))
-        self.directory = epath.Path(directory)
+        self.directory = epath.Path(directory).resolve()  # Orbax refuses relative ones
         self.directory.mkdir(parents=True, exist_ok=True)
         self._orbax = v1.training.Checkpointer(
             self.directory,
@@ -133,7 +133,7 @@ class Store:
 def restore(path: epath.PathLike, abstract: Any) -> tuple[Any, dict[str, Any]]:
     """State and data position of one checkpoint folder, placed as `abstract` says."""
     target = {"state": abstract, "data": None}
-    found = v1.load_checkpointables(epath.Path(path), target)
+    found = v1.load_checkpointables(epath.Path(path).resolve(), target)
     return found["state"], found["data"]
 
 

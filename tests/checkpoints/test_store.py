@@ -50,6 +50,15 @@ def test_everything_comes_back_bit_for_bit(checkpoints):
     assert data == {"next_step": 3}
 
 
+def test_a_folder_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = store.Store("run/checkpoints")
+    save(made, 3)
+    made.close()
+    found, _ = store.restore("run/checkpoints/3", store.abstract(state(0)))
+    equal(found, state(3))
+
+
 def test_nothing_to_restore(checkpoints):
     assert checkpoints.restore_latest(store.abstract(state(0))) is None
 
