@@ -40,8 +40,6 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         COMMANDS[name](rest)
-    except (ValueError, flags.Error) as error:
-        return _refuse(str(error), error)
     except KeyboardInterrupt:
         return _refuse("interrupted: the same command goes on from the last save.")
     except Exception as error:
@@ -49,10 +47,12 @@ def main(arguments: Sequence[str]) -> int:
             return _refuse(str(error), error, int(code))
         if _disk_is_full(error):
             return _refuse(
-                f"the disk is full ({error}). Free some room; the same command goes on "
+                f"the disk is full: {error}. Free some room; the same command goes on "
                 "from the last whole checkpoint.",
                 error,
             )
+        if isinstance(error, ValueError | flags.Error):
+            return _refuse(str(error), error)
         if isinstance(error, OSError):
             return _refuse(f"the system refused: {error}", error)
         raise
@@ -198,6 +198,8 @@ def _start_jax() -> None:
         logger.addHandler(speak)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    # Libraries log what they also raise; log.txt has it, the screen the one line.
+    logging.getLogger("absl").propagate = False
 
 
 def _disk_is_full(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """What happens between two updates: numbers, progress, checkpoints, ends."""
 
+import logging
 import math
 import signal
 import time
@@ -16,6 +17,8 @@ from big_mm.checkpoints.store import Store
 from big_mm.evaluators.core import Evaluator
 from big_mm.train import State
 from big_mm.writers import Writer
+
+LOG = logging.getLogger(__name__)
 
 
 class Stop(Exception):
@@ -88,7 +91,10 @@ class Log:
 
 
 class Progress:
-    """A line in the terminal: step, loss, speed, wait for data, time left."""
+    """A line in the terminal: step, loss, speed, wait for data, time left.
+
+    Where output goes to a file, a new line every half minute instead.
+    """
 
     def __init__(
         self,
@@ -97,28 +103,25 @@ class Progress:
         total_steps: int,
         batch_examples: int,
         wait_s: Callable[[], float],
-        refresh_s: float = 2.0,
     ):
-        self._examples, self._wait_s, self._refresh_s = (
-            batch_examples,
-            wait_s,
-            refresh_s,
-        )
+        self._examples, self._wait_s = batch_examples, wait_s
         self._seen = (start_step, time.monotonic(), wait_s())
         columns = rich.progress
         self._bar = rich.progress.Progress(
             "train",
-            columns.BarColumn(bar_width=20),
+            columns.BarColumn(bar_width=8),
             columns.MofNCompleteColumn(),
             "{task.fields[text]}",
-            columns.TimeElapsedColumn(),
             columns.TimeRemainingColumn(),
             refresh_per_second=2,
         )
         self._task = self._bar.add_task(
             "train", total=total_steps, completed=start_step, text="compiling"
         )
-        self._bar.start()
+        self._live = self._bar.console.is_terminal
+        self._refresh_s = 2.0 if self._live else 30.0
+        if self._live:
+            self._bar.start()
 
     def due(self, step: int, total_steps: int) -> bool:
         """Every few seconds and at the end, so that no update waits for the screen."""
@@ -133,12 +136,18 @@ class Progress:
         speed = steps * self._examples / seconds
         wait = (waited - self._seen[2]) / seconds
         self._seen = (step, now, waited)
-        text = f"loss {loss:.4f} · {speed:,.0f} examples/s · data wait {wait:.0%} ·"
+        text = f"loss {loss:.4f} · {speed:,.0f} examples/s · wait {wait:.0%} ·"
         self._bar.update(self._task, completed=step, text=text)
+        if not self._live:
+            total = self._bar.tasks[0].total
+            left = self._bar.tasks[0].time_remaining
+            ending = f" {left:.0f} s left" if left else ""
+            LOG.info("step %d/%d %s%s", step, total, text, ending)
 
     def close(self) -> None:
         """Leaves the last line on the screen."""
-        self._bar.stop()
+        if self._live:
+            self._bar.stop()
 
 
 class Checkpoint:

@@ -277,13 +277,15 @@ def _log_file(path: Path) -> Iterator[None]:
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     )
-    root = logging.getLogger("big_mm")
-    level = root.level
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
+    ours, libraries = logging.getLogger("big_mm"), logging.getLogger("absl")
+    level = ours.level
+    ours.setLevel(logging.INFO)
+    for logger in (ours, libraries):
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
+        for logger in (ours, libraries):
+            logger.removeHandler(handler)
+        ours.setLevel(level)
         handler.close()

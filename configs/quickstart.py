@@ -97,7 +97,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     unseen, held_out = "seen_concepts_unseen_vendor", "held_out_concepts_unseen_vendor"
     c.evals = ConfigDict(
         dict(
-            unseen_vendor=common.emoji_retrieval(unseen),
+            unseen_vendor=common.emoji_retrieval(unseen, every_steps=500),
             related_languages=common.emoji_retrieval(unseen, "held_out_related"),
             new_scripts=common.emoji_retrieval(unseen, "held_out_script"),
             seen_vendor=common.emoji_retrieval("train", vendor="noto"),

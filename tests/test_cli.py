@@ -1,5 +1,6 @@
 """Commands from end to end: what they leave behind, and what they say to bad input."""
 
+import errno
 import json
 import os
 import shutil
@@ -143,6 +144,31 @@ def test_bad_input_gets_one_line_and_2(arguments, said, tmp_path, capsys):
     assert error.count("\n") == 1
     assert said in error
     assert not new.exists(), "a refused config claims no folder"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_named(error, monkeypatch, capsys):
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "report", fails)
+    assert cli.main(["report"]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    def fails(arguments):
+        raise IndexError("a bug")
+
+    monkeypatch.setitem(cli.COMMANDS, "report", fails)
+    with pytest.raises(IndexError):
+        cli.main(["report"])
 
 
 def test_a_folder_of_another_run_is_refused_and_left_as_it_is(finished, capsys):

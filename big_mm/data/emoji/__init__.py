@@ -46,7 +46,7 @@ _STALE_SECONDS = 3600  # a folder of a run that was killed
 
 
 def prepare(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Writes the dataset as ArrayRecord files, once; shows its progress.
+    """Writes the dataset as ArrayRecord files, once; says so while it does.
 
     Takes some ten seconds the first time and none after. May be killed, and may run in
     several processes at once: the folder appears whole or not at all. A new version of
@@ -277,7 +277,10 @@ def _remove_stale(home: Path) -> None:
 
 
 def _build(folder: Path) -> None:
-    from big_mm.data.emoji.builder import Emoji  # TFDS takes a second to import
+    import tensorflow_datasets as tfds  # takes a second, so only when asked for
 
+    from big_mm.data.emoji.builder import Emoji
+
+    tfds.disable_progress_bar()  # its lines name the partial folder, and outlast it
     with contextlib.redirect_stdout(io.StringIO()):  # it would name the partial folder
         Emoji(data_dir=folder, file_format="array_record").download_and_prepare()
