@@ -9,7 +9,7 @@ ENV ?= .venv/bin/
 RUN := $(ENV)python
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test test-all lint bench lock setup
+.PHONY: quickstart test test-all lint lock setup
 
 setup:
 ifneq ($(ENV),)

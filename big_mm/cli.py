@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 2 bad input or a machine that refuses (a full disk), one line on
 stderr that says what and how to mend it; 3 stopped on a non-finite loss; 75 preempted
-after saving, the same command goes on.
+after saving, the same command goes on. BIG_MM_TRACEBACK=1 in the environment also shows
+where bad input was found.
 """
 
 import errno
@@ -25,6 +26,11 @@ def command(function: Callable[[Sequence[str]], None]) -> Callable:
     """Makes a function a command of the same name."""
     COMMANDS[function.__name__] = function
     return function
+
+
+def entry() -> int:
+    """The installed command `big_mm`: what `python run.py` is in a clone."""
+    return main(sys.argv[1:])
 
 
 def main(arguments: Sequence[str]) -> int:

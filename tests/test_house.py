@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import big_mm
+
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "big_mm").rglob("*.py"))
 PYTHON = sorted(
@@ -150,6 +152,26 @@ def test_import_is_light():
         "cv2",
     }
     assert not loaded & heavy
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "losses.contrastive.sigmoid",
+        "losses.contrastive.softmax",
+        "metrics.retrieval.recall_at_k",
+        "metrics.retrieval.mean_rank_variance",
+        "data.images.naflex_size",
+    ],
+)
+def test_names_that_others_rely_on_are_found_after_a_bare_import(name):
+    done = run(f"import big_mm; print(callable(big_mm.{name}))")
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_a_part_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'lossses'"):
+        big_mm.lossses  # noqa: B018
 
 
 def test_nothing_brings_tensorflow_or_torch():

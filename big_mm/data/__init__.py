@@ -1,0 +1,5 @@
+"""Data: sources, operations on images and texts, and batches."""
+
+from big_mm.data import images
+
+__all__ = ["images"]
