@@ -234,10 +234,9 @@ def evaluate_run(
 
 
 def describe_config(config: Any) -> str:
-    """Parameter counts of a config's model, as JSON."""
-    made = build.parts(config.to_dict())
-    shape = jax.eval_shape(made.model.init, jax.random.key(0))
-    return json.dumps(_counts(shape), indent=2)
+    """Parameter counts of a config's model, as JSON; reads no file of the config."""
+    model = lookup.call(build.expand(config.to_dict()["model"]))
+    return json.dumps(_counts(jax.eval_shape(model.init, jax.random.key(0))), indent=2)
 
 
 def describe_run(checkpoint: Path) -> str:

@@ -101,6 +101,13 @@ def test_the_other_quick_config_runs(tmp_path, capsys):
     assert found["parameters"] == info(capsys, SIGLIP)["parameters"]
 
 
+def test_info_counts_the_full_model_without_its_files(capsys):
+    # SigLIP B/16 at 256 px with 32,000 pieces, as published: 203M.
+    found = info(capsys, "--config=configs/siglip_b16.py")
+    assert found["parameters"] == 203_202_050
+    assert found["parameters_by_part"]["image"] == 92_930_304
+
+
 def test_a_loss_that_is_no_number_ends_with_3_and_keeps_the_batch(tmp_path, capsys):
     line = ["train", SIGLIP, f"--workdir={tmp_path / 'run'}"]
     hot = "--config.optimizer.learning_rate=1e38"

@@ -48,12 +48,12 @@ def main() -> int:
 
 def install(uv: str | None) -> None:
     """Creates the environment and installs the lock into it."""
+    shutil.rmtree(VENV, ignore_errors=True)
     if uv is not None:
-        _run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV))
+        _run(uv, "venv", "--quiet", "--python", sys.executable, str(VENV))
         _run(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "-r", str(LOCK))
         return
     # Without ensurepip (Debian), the pip at hand installs into the new environment.
-    shutil.rmtree(VENV, ignore_errors=True)
     _run(sys.executable, "-m", "venv", "--without-pip", str(VENV))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     if subprocess.run([*pip, "--version"], capture_output=True).returncode:
