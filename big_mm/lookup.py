@@ -46,11 +46,7 @@ def call(section: Mapping[str, Any], /, **context: Any) -> Any:
         ValueError: on a missing `name`, a key the callable does not take (the nearest
             is offered), or a required one that is missing.
     """
-    if "name" not in section:
-        raise ValueError(f"a section needs a 'name': got the keys {sorted(section)}.")
-    name = section["name"]
-    function = resolve(name)
-    given = {key: value for key, value in section.items() if key != "name"}
+    name, function, given = _read(section)
     known = inspect.signature(function).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
     extra = {key: value for key, value in context.items() if key in known}
@@ -79,11 +75,7 @@ def partial(section: Mapping[str, Any]) -> Callable[..., Any]:
     Raises:
         ValueError: as `call`, save that missing arguments are left for the caller.
     """
-    if "name" not in section:
-        raise ValueError(f"a section needs a 'name': got the keys {sorted(section)}.")
-    name = section["name"]
-    function = resolve(name)
-    given = {key: value for key, value in section.items() if key != "name"}
+    name, function, given = _read(section)
     known = inspect.signature(function).parameters
     for key in given:
         if key not in known:
@@ -98,6 +90,13 @@ def nearest(word: str, words: Any) -> str:
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Known: {', '.join(sorted(words))}." if 0 < len(words) <= 20 else ""
+
+
+def _read(section: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any]]:
+    if "name" not in section:
+        raise ValueError(f"a section needs a 'name': got the keys {sorted(section)}.")
+    given = {key: value for key, value in section.items() if key != "name"}
+    return section["name"], resolve(section["name"]), given
 
 
 def _import(path: str) -> Any:
