@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -203,9 +204,17 @@ def evaluate_run(
 ) -> None:
     """Measures a run with evaluators of its config; writes metrics.json and a report.
 
+    Args:
+        checkpoint: a run's folder, or one checkpoint in it.
+        path: folder for the results.
+        names: keys of the config's `evals`; None for all.
+        data_dir: where datasets lie: `data_dir` of their loaders, and $DATA in paths.
+
     Raises:
         ValueError: if an evaluator is not in the config, or the checkpoint is no run.
     """
+    if data_dir:
+        os.environ["DATA"] = data_dir
     made, state = load_run(checkpoint)
     config = dict(made.config)
     sections = config.get("evals") or {}
@@ -215,8 +224,9 @@ def evaluate_run(
             raise ValueError(f"the run has no evaluator {name!r}.{near}")
     config["evals"] = {n: sections[n] for n in (names or sections)}
     path.mkdir(parents=True, exist_ok=True)
+    about = {"checkpoint": str(checkpoint.resolve()), "step": int(state.step)}
+    figures = _earlier_figures(path / "metrics.json", about)
     context = {"workdir": path} | ({"data_dir": data_dir} if data_dir else {})
-    figures: dict[str, float] = {}
     for name, (evaluator, when) in build.evaluators(
         config, made.encoding, **context
     ).items():
@@ -224,13 +234,21 @@ def evaluate_run(
         params = getattr(state, when.get("weights", "params"))
         figures |= hooks.evaluate(name, evaluator, params)
         print(f"{name}: {time.monotonic() - start:.1f} s", flush=True)
-    results = {
-        "checkpoint": str(checkpoint),
-        "step": int(state.step),
-        **figures,
-    }
-    workdir.write_json(path / "metrics.json", results)
+    workdir.write_json(path / "metrics.json", about | figures)
     print(f"{len(figures)} figures: {path / 'metrics.json'}. {report.write(path)}")
+
+
+def _earlier_figures(path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What other evaluators said of the same checkpoint, to be kept beside the new."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if any(found.pop(key, None) != value for key, value in about.items()):
+        raise ValueError(
+            f"{path} holds figures of another checkpoint: got {about}. Choose another "
+            f"--workdir."
+        )
+    return found
 
 
 def describe_config(config: Any) -> str:

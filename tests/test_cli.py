@@ -94,6 +94,21 @@ def test_evaluate_measures_a_checkpoint_as_the_run_did(finished, tmp_path):
     assert (tmp_path / "eval" / "report.html").exists()
 
 
+def test_evaluate_overwrites_no_figures_of_another_checkpoint(
+    finished, tmp_path, capsys
+):
+    (tmp_path / "metrics.json").write_text('{"checkpoint": "other", "step": 4, "a": 1}')
+    line = ["evaluate", f"--checkpoint={finished}", f"--workdir={tmp_path}"]
+    assert cli.main(line) == 2
+    assert "another checkpoint" in capsys.readouterr().err
+    own = {"checkpoint": str(finished.resolve()), "step": 4, "earlier/figure": 1.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(own))
+    assert cli.main(line) == 0
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert figures["earlier/figure"] == 1.0
+    assert "groups/mean/accuracy" in figures
+
+
 def test_the_other_quick_config_runs(tmp_path, capsys):
     assert cli.main(["train", SIGLIP, f"--workdir={tmp_path / 'run'}"]) == 0
     found = info(capsys, f"--checkpoint={tmp_path / 'run'}")
