@@ -85,5 +85,5 @@ class Encoding:
             missing = self._full - len(chunk)
             full = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
             on_mesh = put_batch({"x": full}, self.mesh)["x"]
-            parts.append(np.asarray(encode(params, on_mesh), np.float32)[: len(chunk)])
+            parts.append(np.asarray(encode(params, on_mesh), np.float32))
         return np.concatenate(parts)[:count]
