@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import rich.progress
 from big_mm.arrays import Batch, Metrics, Params
 from big_mm.checkpoints.store import Store
 from big_mm.evaluators.core import Evaluator
-from big_mm.train import State
+from big_mm.train import Hook, State
 from big_mm.writers import Writer
 
 LOG = logging.getLogger(__name__)
@@ -200,26 +200,29 @@ class Preempt:
 
 
 class StopOnNonFinite:
-    """Ends a run whose loss or gradient is no number, and keeps the batch that did it.
+    """Ends a run whose loss, gradient or weights are no numbers; keeps their batch.
 
-    It looks at each update when the next one is under way, so that nothing waits.
+    It looks at each update when the next one is under way, so that nothing waits, and
+    at once when one of the hooks `before` is about to use the state.
     """
 
-    def __init__(self, workdir: Path):
-        self._workdir = workdir
+    def __init__(self, workdir: Path, *, before: Sequence[Hook] = ()):
+        self._workdir, self._before = workdir, before
         self._last: tuple[int, Metrics, Batch] | None = None
+        self._at_once = False
 
     def due(self, step: int, total_steps: int) -> bool:
         """After every update."""
-        self._final = step == total_steps
+        used = any(hook.due(step, total_steps) for hook in self._before)
+        self._at_once = used or step == total_steps
         return True
 
     def run(self, step: int, state: State, metrics: Metrics, batch: Batch) -> None:
-        """Checks the update before this one, and at the end this one too."""
+        """Checks the update before this one, and this one if it must."""
         if self._last is not None:
             self._check(*self._last)
         self._last = (step, metrics, batch)
-        if self._final:
+        if self._at_once:
             self._check(*self._last)
 
     def _check(self, step: int, metrics: Metrics, batch: Batch) -> None:
@@ -242,11 +245,11 @@ def _local(array: Any) -> np.ndarray:
     return np.concatenate([np.asarray(s.data) for s in array.addressable_shards])
 
 
-_WATCHED = ("loss", "norm/grads")
+_WATCHED = ("loss", "norm/grads", "norm/params")
 
 
 def finite(metrics: Metrics) -> bool:
-    """Whether loss and gradient norm are numbers; waits for the device."""
+    """Whether loss, gradients and weights are numbers; waits for the device."""
     return all(math.isfinite(float(metrics[key])) for key in _WATCHED)
 
 

@@ -144,16 +144,18 @@ class _Run:
         if self.log.get("profile_step"):
             first = int(self.log["profile_step"])
             made.append(hooks.Profile(self._path, first_step=first))
-        for name, (evaluator, when) in self._evaluators.items():
-            when = {"every_steps": None, **when}
-            made.append(hooks.Evaluate(name, evaluator, writer, **when))
+        evaluate = [
+            hooks.Evaluate(name, evaluator, writer, **{"every_steps": None, **when})
+            for name, (evaluator, when) in self._evaluators.items()
+        ]
         steps, minutes = self._save_every
         position = lambda step: {"next_step": step, "examples": step * self._examples}
         save = hooks.Checkpoint(
             saved, every_steps=steps, every_minutes=minutes, data=position
         )
         preempt = hooks.Preempt(save, saved)
-        return [*made, hooks.StopOnNonFinite(self._path), save, preempt]
+        stop = hooks.StopOnNonFinite(self._path, before=[*evaluate, save])
+        return [*made, stop, *evaluate, save, preempt]
 
 
 class _Total:

@@ -10,8 +10,8 @@ import pytest
 from big_mm import hooks, train, writers
 from big_mm.checkpoints.store import Store, abstract
 
-GOOD = {"loss": jnp.float32(1), "norm/grads": jnp.float32(1)}
-BAD = {"loss": jnp.float32(1), "norm/grads": jnp.float32(np.nan)}
+GOOD = {key: jnp.float32(1) for key in ("loss", "norm/grads", "norm/params")}
+BAD = {**GOOD, "norm/grads": jnp.float32(np.nan)}
 BATCH = {"image": jnp.ones((2, 3))}
 
 
@@ -77,6 +77,14 @@ def test_non_finite_at_the_last_step_stops_too(tmp_path):
     hook = hooks.StopOnNonFinite(tmp_path)
     with pytest.raises(hooks.NonFinite, match="step 9"):
         drive(hook, [9], 9, lambda step: BAD)
+
+
+def test_non_finite_stops_before_the_state_is_used(tmp_path, store):
+    hook = hooks.StopOnNonFinite(tmp_path, before=[checkpoint(store, every_steps=5)])
+    lost = {**GOOD, "norm/params": jnp.float32(np.inf)}
+    drive(hook, [4], 9)
+    with pytest.raises(hooks.NonFinite, match="step 5"):
+        drive(hook, [5], 9, lambda step: lost)
 
 
 def test_sigterm_saves_and_stops(store):
