@@ -57,6 +57,7 @@ def make_update(
     optimizer: optax.GradientTransformation,
     *,
     teacher_decay: float | None = None,
+    mesh: Any = None,
 ) -> Update:
     """One pure update, ready for `jax.jit`. Losses are those of the old weights.
 
@@ -64,6 +65,7 @@ def make_update(
         objective: of the weights and a batch.
         optimizer: turns gradients into updates.
         teacher_decay: share of the old teacher that a step keeps, if there is one.
+        mesh: the devices, for objectives that must see them.
 
     Raises:
         ValueError: if the decay is not in [0, 1].
@@ -73,7 +75,7 @@ def make_update(
 
     def update(state: State, batch: Batch) -> tuple[State, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
-        context = Context(rng=rng, step=state.step, teacher=state.teacher)
+        context = Context(rng, state.step, teacher=state.teacher, mesh=mesh)
         grad = jax.value_and_grad(objective, has_aux=True)
         (loss, metrics), grads = grad(state.params, batch, context)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes ints and floats

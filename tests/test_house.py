@@ -45,6 +45,7 @@ FLOORS = {
     "hooks": 6,
     "report": 6,
     "build": 7,
+    "costs": 8,
     "runs": 8,
     "cli": 9,
 }

@@ -122,3 +122,15 @@ def test_data_that_ends_too_early_is_an_error():
 def test_teacher_decay_out_of_range_is_refused():
     with pytest.raises(ValueError, match="teacher_decay"):
         train.make_update(objective, OPTIMIZER, teacher_decay=1.5)
+
+
+def test_mesh_reaches_the_objective(mesh):
+    seen = []
+
+    def look(params, batch, context):
+        seen.append(context.mesh)
+        return objective(params, batch, context)
+
+    update = train.make_update(look, OPTIMIZER, mesh=mesh)
+    jax.eval_shape(update, start(), *batches(1))
+    assert seen == [mesh]

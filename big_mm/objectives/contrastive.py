@@ -4,33 +4,47 @@ Their source is what a forward pass gave, with the fields `image` (B, E) and `te
 (B, K, E) of unit norm, `log_scale` and, for the sigmoid, `bias`.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from big_mm import sharding
 from big_mm.arrays import Batch, Scalar
 from big_mm.losses import contrastive
+from big_mm.losses import ring as rings
+from big_mm.lookup import nearest
 from big_mm.objectives.core import Context, Objective
 
+RINGS = ("none", "one_way", "both_ways")
 
-def sigmoid(*, chunk: int | None = None) -> Objective:
+
+def sigmoid(*, chunk: int | None = None, ring: str = "none") -> Objective:
     """The sigmoid loss for each text that is there: the mean of K losses of SigLIP.
 
     The batch may hold `concept` and `text_present`.
 
     Args:
-        chunk: texts at a time; None for all at once. It changes the memory only.
+        chunk: texts at a time; None for all at once, or for all of a device in a ring.
+            It changes the memory only.
+        ring: "none"; "one_way" or "both_ways" if texts travel from device to device,
+            so that no device holds more than its own. It changes the memory only.
 
     Returns:
         An objective: nats of all pairs over the number of texts, and the metrics
         `positive_logit` and `negative_logit` (means over pairs), `log_scale`, `bias`.
+
+    Raises:
+        ValueError: on an unknown ring; when it runs, on a ring without a mesh.
     """
+    pay = _form(contrastive.sigmoid, rings.sigmoid, ring)
 
     def objective(source: Any, batch: Batch, context: Context):
         masks = _masks(batch)
-        by_image = contrastive.sigmoid(
+        by_image = pay(context.mesh)(
             source.image,
             source.text,
             log_scale=source.log_scale,
@@ -45,22 +59,29 @@ def sigmoid(*, chunk: int | None = None) -> Objective:
     return objective
 
 
-def softmax(*, chunk: int | None = None) -> Objective:
+def softmax(*, chunk: int | None = None, ring: str = "none") -> Objective:
     """The softmax loss, both directions, over the rows that have a text.
 
     The batch may hold `concept` and `text_present`.
 
     Args:
-        chunk: texts at a time; None for all at once. It changes the memory only.
+        chunk: texts at a time; None for all at once, or for all of a device in a ring.
+            It changes the memory only.
+        ring: "none"; "one_way" or "both_ways" if texts travel from device to device,
+            so that no device holds more than its own. It changes the memory only.
 
     Returns:
         An objective: mean nats of a row, and the metrics `positive_logit` and
         `negative_logit` (means over pairs) and `log_scale`.
+
+    Raises:
+        ValueError: on an unknown ring; when it runs, on a ring without a mesh.
     """
+    pay = _form(contrastive.softmax, rings.softmax, ring)
 
     def objective(source: Any, batch: Batch, context: Context):
         masks = _masks(batch)
-        by_row = contrastive.softmax(
+        by_row = pay(context.mesh)(
             source.image,
             source.text,
             log_scale=source.log_scale,
@@ -73,6 +94,27 @@ def softmax(*, chunk: int | None = None) -> Objective:
         return loss, metrics | {"log_scale": source.log_scale}
 
     return objective
+
+
+def _form(plain: Callable, ringed: Callable, ring: str) -> Callable[[Any], Callable]:
+    """The loss for a mesh: plain, or as a ring over the devices that split a batch."""
+    if ring not in RINGS:
+        raise ValueError(f"there is no ring {ring!r}.{nearest(ring, RINGS)}")
+
+    def form(mesh: Any) -> Callable:
+        if ring == "none":
+            return plain
+        if mesh is None:
+            raise ValueError(
+                f"a ring needs a mesh: got none for ring={ring!r}. Pass the mesh to "
+                "make_update, or take ring='none'."
+            )
+        axes = sharding.batch_sharding(mesh).spec[0] or ()
+        return functools.partial(
+            ringed, mesh=mesh, axis=axes, bidirectional=ring == "both_ways"
+        )
+
+    return form
 
 
 def _masks(batch: Batch) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Context(NamedTuple):
     rng: PRNGKeyArray
     step: Int[Array, ""]
     teacher: Params | None = None  # moving average of the weights; no gradient flows
+    mesh: Any = None  # the devices, for losses that must see them
 
 
 Objective: TypeAlias = Callable[[Any, Batch, Context], tuple[Scalar, Metrics]]

@@ -134,6 +134,31 @@ def test_chunks_change_nothing_and_logits_are_no_target(name):
     assert "scan[" in str(program)  # the values alone would not show it
 
 
+@pytest.mark.parametrize(
+    ("name", "ring"), [("sigmoid", "one_way"), ("softmax", "both_ways")]
+)
+def test_rings_change_nothing(name, ring):
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((3, 2), ("data", "tensor"), auto, devices=jax.devices()[:6])
+    s, batch = source(), masks()
+    objective = OBJECTIVES[name](chunk=4, ring=ring)
+    # The mesh is no array, so the context that holds it is no argument.
+    ringed = jax.jit(lambda s, batch: objective(s, batch, CONTEXT._replace(mesh=mesh)))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, ringed(s, batch), run(name, s, batch))
+    program = str(ringed.trace(s, batch).jaxpr)
+    assert "ppermute" in program  # the values alone would not show it
+    assert program.count("perm=((0, 2)") == (ring == "both_ways")
+
+
+@each_objective
+def test_ring_without_a_mesh_or_a_way_is_refused(name):
+    with pytest.raises(ValueError, match="needs a mesh"):
+        OBJECTIVES[name](ring="one_way")(source(), {}, CONTEXT)
+    with pytest.raises(ValueError, match="Did you mean 'both_ways'"):
+        OBJECTIVES[name](ring="both")
+
+
 @each_objective
 def test_batch_without_texts_or_negatives_is_finite(name):
     s = source()
