@@ -14,9 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from big_mm import sharding
 from big_mm.arrays import Batch, Scalar
+from big_mm.lookup import nearest
 from big_mm.losses import contrastive
 from big_mm.losses import ring as rings
-from big_mm.lookup import nearest
 from big_mm.objectives.core import Context, Objective
 
 RINGS = ("none", "one_way", "both_ways")
