@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jax.sharding import Mesh
@@ -204,10 +203,17 @@ def _bytes(tree: Any) -> int:
     )
 
 
-def _temporary(update: train.Update, state: train.State, batch: Any) -> int:
+def _temporary(update: Callable[..., Any], state: Any, batch: Any) -> int:
     """Bytes of a device that an update needs beside its state and its batch."""
-    step = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+    lowered = jax.jit(update, donate_argnums=0).lower(state, batch)
+    # It will not run: machine code need not be good, and memory is planned before it.
+    step = lowered.compile({"xla_backend_optimization_level": 0})
     stats = step.memory_analysis()
+    if stats is None:
+        raise ValueError(
+            "this backend does not say what memory a step needs: describe the run "
+            "with JAX_PLATFORMS=cpu."
+        )
     # The new state takes the place of the old one where their placements agree.
     fresh = max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes)
     return stats.temp_size_in_bytes + fresh
@@ -226,8 +232,7 @@ def _by_part(
         for side in ("image", "text")
         if (given := batch.get(side)) is not None
     }
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    given = state.params, batch, Context(state.rng, step, state.teacher)
+    given = state.params, batch, Context(state.rng, state.step, state.teacher)
     forward = flops(goal, *given)
     work |= {
         "loss": forward - sum(work.values()),
