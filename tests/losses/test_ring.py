@@ -43,6 +43,7 @@ def everything():
     rng = np.random.default_rng(2)
     concept, present = rng.integers(0, 15, B), rng.random((B, K)) < 0.6
     present[:4] = False
+    concept[0] = 99  # an image that has no text at all, nor has its concept
     text = np.where(present[..., None], draw(1, B, K, E), np.nan)
     batch = dict(image=draw(0, B, E), text=text.astype(np.float32))
     return batch | dict(concept=concept, text_present=present)
@@ -113,7 +114,7 @@ def test_rings_equal_the_plain_loss_in_value_and_gradient(
 
 
 def test_rows_may_be_split_by_several_axes():
-    name = "softmax"
+    name = "sigmoid"
     mesh = devices(8, tensor=2, data=2, fsdp=2)
     options = dict(mesh=mesh, axis=("data", "fsdp"), chunk=9, bidirectional=True)
     same(
@@ -143,6 +144,18 @@ def test_large_logits_stay_finite(name):
     batch |= dict(text=np.repeat(-batch["image"][:, None], K, axis=1))
     result = ringed(name, 2, 5, True)(jax.device_put(batch, rows), log_scale=7.0)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(result))
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_are_exact_on_accelerators_too(name, dtype):
+    image = draw(0, 4, E).astype(dtype)
+    extra = dict(log_scale=0.0) | ({"bias": 0.0} if name == "sigmoid" else {})
+    loss = functools.partial(RINGS[name], mesh=devices(1), **extra)
+    program = str(jax.make_jaxpr(jax.grad(lambda i: loss(i, i).sum()))(image))
+    products = program.count("dot_general[")
+    assert products >= 3
+    assert program.count("Precision.HIGHEST") == 2 * products
 
 
 # ---- numbers of others ----
