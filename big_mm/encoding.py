@@ -7,17 +7,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from big_mm.arrays import Params
 from big_mm.models.core import Model
-from big_mm.sharding import batch_shards, put_batch
+from big_mm.sharding import batch_sharding, batch_shards
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
     """Encodes with given weights; the pipelines of the run are built in.
+
+    Of several processes, all encode the same together, and all get the result.
 
     Attributes:
         model: of both towers.
@@ -78,12 +80,15 @@ class Encoding:
         if side not in self._jitted:
             apply = self.model.apply
             self._jitted[side] = jax.jit(
-                lambda p, x: getattr(apply(p, **{side: x}), side)
+                lambda p, x: getattr(apply(p, **{side: x}), side),
+                out_shardings=NamedSharding(self.mesh, PartitionSpec()),
             )
         encode, parts = self._jitted[side], []
         for chunk in chunks:
             missing = self._full - len(chunk)
             full = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
-            on_mesh = put_batch({"x": full}, self.mesh)["x"]
+            on_mesh = jax.make_array_from_callback(
+                full.shape, batch_sharding(self.mesh), full.__getitem__
+            )
             parts.append(np.asarray(encode(params, on_mesh), np.float32))
         return np.concatenate(parts)[:count]

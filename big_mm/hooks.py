@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import rich.progress
+from jax.experimental import multihost_utils
 
 from big_mm.arrays import Batch, Metrics, Params
 from big_mm.checkpoints.store import Store
@@ -179,17 +180,24 @@ class Checkpoint:
 
 
 class Preempt:
-    """On SIGTERM: saves after the current update, then ends with exit code 75."""
+    """On SIGTERM: saves after the current update, then ends with exit code 75.
+
+    Of several processes, all stop after the same update when one of them is asked.
+    """
 
     def __init__(self, checkpoint: Checkpoint, store: Store):
         self._checkpoint, self._store, self._asked = checkpoint, store, False
-        signal.signal(signal.SIGTERM, self._ask)
+        self._alone = jax.process_count() == 1
+        if self._alone:  # otherwise JAX itself listens, and tells the others
+            signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, *_: Any) -> None:
         self._asked = True
 
     def due(self, step: int, total_steps: int) -> bool:
         """Once asked."""
+        if not self._alone:
+            self._asked |= multihost_utils.reached_preemption_sync_point(step)
         return self._asked and step < total_steps
 
     def run(self, step: int, state: State, metrics: Metrics, batch: Batch) -> None:
@@ -228,7 +236,8 @@ class StopOnNonFinite:
     def _check(self, step: int, metrics: Metrics, batch: Batch) -> None:
         if finite(metrics):
             return
-        path = self._workdir / f"nonfinite_batch_{step}.npz"
+        process = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""
+        path = self._workdir / f"nonfinite_batch_{step}{process}.npz"
         arrays: dict[str, Any] = {key: _local(value) for key, value in batch.items()}
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -242,7 +251,8 @@ class StopOnNonFinite:
 def _local(array: Any) -> np.ndarray:
     if not isinstance(array, jax.Array) or array.is_fully_addressable:
         return np.asarray(array)
-    return np.concatenate([np.asarray(s.data) for s in array.addressable_shards])
+    shards = {str(s.index): s.data for s in array.addressable_shards}  # no copies
+    return np.concatenate([np.asarray(data) for data in shards.values()])
 
 
 _WATCHED = ("loss", "norm/grads", "norm/params")

@@ -12,9 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from big_mm import (
     build,
+    distributed,
     durations,
     hooks,
     lookup,
@@ -39,10 +41,13 @@ def train_run(config: Any, path: Path) -> None:
         hooks.Stop: when the run ends early on purpose.
     """
     config = config.to_dict()
-    run = _Run(build.parts(config), path)  # a config that is refused claims no folder
+    distributed.check_same("the config", config)
+    # A config that is refused claims no folder.
+    run = distributed.together(lambda: _Run(build.parts(config), path))
     with contextlib.ExitStack() as stack:
         stack.callback(workdir.open_run(path, config).close)
-        stack.enter_context(_log_file(path / "log.txt"))
+        number = "" if distributed.first() else f"_{jax.process_index()}"
+        stack.enter_context(_log_file(path / f"log{number}.txt"))
         saved = stack.enter_context(contextlib.closing(run.checkpoints()))
         first = saved.restore_latest(run.abstract)
         state = run.init() if first is None else first[0]
@@ -50,17 +55,20 @@ def train_run(config: Any, path: Path) -> None:
         LOG.info("%s at step %d of %d", path, start, run.total_steps)
         batches = run.batches(start)
         stack.callback(batches.close)
-        writer = writers.Writer(path, start_step=start, wandb=run.log.get("wandb"))
+        writer = distributed.together(
+            lambda: writers.Writer(path, start_step=start, wandb=run.log.get("wandb"))
+        )
         stack.enter_context(contextlib.closing(writer))
         hooks_ = run.hooks(start, batches, writer, saved, stack)
-        update = jax.jit(run.update, donate_argnums=0)
+        update = run.compiled_update()
         on_mesh = (sharding.put_batch(batch, run.mesh) for batch in batches)
         state = train.fit(
             state, update, on_mesh, total_steps=run.total_steps, hooks=hooks_
         )
         saved.wait()
-    page = report.write(path)
-    print(f"{path} is done: {run.total_steps} steps. Report: {page}")
+    page = distributed.on_first(lambda: str(report.write(path)))
+    if distributed.first():
+        print(f"{path} is done: {run.total_steps} steps. Report: {page}")
 
 
 class _Run:
@@ -77,10 +85,16 @@ class _Run:
             self._keep.pop("every_minutes", 10),
         )
         build.only("checkpoint", self._keep, ("keep_last", "keep_every_steps"))
+        if jax.process_count() > 1 and not self._save_every[0]:
+            raise ValueError(
+                "several processes save by steps, as their clocks differ: set "
+                "checkpoint.every_steps."
+            )
         self._data = dict(config["data"])
         self._source = lookup.call(self._data.pop("source"))
         self._examples = int(self._data["batch_examples"])
         sharding.check_batch(self._examples, made.mesh)
+        distributed.check_rows(sharding.batch_sharding(made.mesh), self._examples)
         lengths = {
             "batch_examples": self._examples,
             "epoch_examples": len(self._source),
@@ -94,6 +108,17 @@ class _Run:
         self.update = train.make_update(goal, tx, teacher_decay=decay)
         self._evaluators = build.evaluators(config, made.encoding, workdir=path)
         self.batches(0).close()
+
+    def compiled_update(self) -> train.Update:
+        """The update, which leaves the state where it was.
+
+        Without being told, XLA may move weights: the second step would be compiled once
+        more, and a resumed run would compute other bits than one that went through.
+        """
+        stay = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        shardings = (stay, everywhere)
+        return jax.jit(self.update, donate_argnums=0, out_shardings=shardings)
 
     def checkpoints(self) -> store.Store:
         """The run's checkpoints."""
@@ -135,13 +160,13 @@ class _Run:
             **shared,
         )
         made: list[train.Hook] = [log]
-        if jax.process_index() == 0:
+        if distributed.first():
             progress = hooks.Progress(
                 start_step=start, total_steps=self.total_steps, **shared
             )
             stack.callback(progress.close)
             made.append(progress)
-        if self.log.get("profile_step"):
+        if self.log.get("profile_step") and distributed.first():
             first = int(self.log["profile_step"])
             made.append(hooks.Profile(self._path, first_step=first))
         evaluate = [

@@ -4,6 +4,7 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+
+from big_mm import distributed
 
 CONFIG = "config.json"
 FREE_TO_CHANGE = ("mesh", "sharding")  # where arrays lie, not what they hold
@@ -34,8 +37,7 @@ def open_run(path: Path, config: Mapping[str, Any]) -> IO[str]:
     path.mkdir(parents=True, exist_ok=True)
     lock = (path / ".lock").open("w")
     try:
-        if jax.process_index() == 0:
-            _claim(path, lock, config)
+        distributed.on_first(lambda: _claim(path, lock, config))
     except BaseException:
         lock.close()
         raise
@@ -88,7 +90,8 @@ def _claim(path: Path, lock: IO[str], config: Mapping[str, Any]) -> None:
             f"one process trains in a folder: another has {path}. Stop it, or choose "
             f"another --workdir."
         ) from None
-    others = [p.name for p in path.iterdir() if p.name not in (".lock", "log.txt")]
+    names = [p.name for p in path.iterdir()]
+    others = [n for n in names if not re.fullmatch(r"\.lock|log(_\d+)?\.txt", n)]
     if (path / CONFIG).exists():
         _refuse_another_config(path, config)
     elif others:

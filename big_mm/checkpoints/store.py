@@ -16,6 +16,8 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1
 
+from big_mm import distributed
+
 LOG = logging.getLogger(__name__)
 FILES = "files.json"  # relative path -> [bytes, crc32]
 
@@ -71,7 +73,7 @@ class Store:
             OSError: if this or the previous checkpoint could not be written.
         """
         self.wait()
-        if step in self.steps():
+        if distributed.on_first(lambda: step in self.steps()):
             return
         response = self._orbax.save_checkpointables_async(
             step, {"state": state, "data": data}, force=True
@@ -91,6 +93,9 @@ class Store:
 
     def wait(self) -> None:
         """Returns once the last `save` is safe on disk; raises what it met."""
+        distributed.together(self._join)
+
+    def _join(self) -> None:
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
@@ -116,17 +121,20 @@ class Store:
             abstract: the state's shapes, dtypes and shardings; the mesh may differ from
                 the one that saved.
         """
+        name = distributed.on_first(self._newest_whole)
+        self._orbax.reload()
+        return None if name is None else restore(self.directory / name, abstract)
+
+    def _newest_whole(self) -> str | None:
         folders = sorted(_folders(self.directory), key=_step, reverse=True)
         whole = next((path for path in folders if damage(path) is None), None)
-        if jax.process_index() == 0:
-            for path in folders[: folders.index(whole) if whole else None]:
-                _retire(path)
-        self._orbax.reload()
-        return restore(whole, abstract) if whole else None
+        for path in folders[: folders.index(whole) if whole else None]:
+            _retire(path)
+        return None if whole is None else whole.name
 
     def close(self) -> None:
         """Waits for the last save and lets go of Orbax's threads."""
-        self.wait()
+        self._join()  # alone: it may be that only this process met an error
         self._orbax.close()
 
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from big_mm import distributed
 from big_mm.arrays import Params
 from big_mm.data.evaluation_sets import RetrievalSet
 from big_mm.data.images import decode
@@ -201,6 +202,8 @@ def _hash(*parts: str | int) -> bytes:
 
 def _write(path: Path, **arrays: Any) -> None:
     """Writes the file in one go: a kill leaves the old one or the new one."""
+    if not distributed.first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
