@@ -122,8 +122,8 @@ def test_rows_may_be_split_by_several_axes():
     )
 
 
-@each_loss
-def test_bfloat16_towers_keep_a_float32_loss(name):
+def test_bfloat16_towers_keep_a_float32_loss():
+    name = "softmax"
     narrow = {k: jnp.bfloat16(everything()[k]) for k in ("image", "text")}
     wide = jax.tree.map(jnp.float32, narrow)
     (_, value), slope = ringed(name, 2, 5, True)(everything() | narrow)
@@ -164,8 +164,7 @@ def test_products_are_exact_on_accelerators_too(name, dtype):
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        ("siglip_bidir", dict(bidirectional=True)),
-        ("siglip_gather_chunk2", dict(chunk=2)),
+        ("siglip_bidir", dict(bidirectional=True, chunk=2)),
         ("clip_local1_gradgather1", dict(chunk=3)),
     ],
 )
