@@ -207,7 +207,7 @@ def _temporary(update: Callable[..., Any], state: Any, batch: Any) -> int:
     """Bytes of a device that an update needs beside its state and its batch."""
     lowered = jax.jit(update, donate_argnums=0).lower(state, batch)
     # It will not run: machine code need not be good, and memory is planned before it.
-    step = lowered.compile({"xla_backend_optimization_level": 0})
+    step = lowered.compile({"xla_backend_optimization_level": "0"})
     stats = step.memory_analysis()
     if stats is None:
         raise ValueError(
