@@ -238,7 +238,8 @@ def _pay(
 
     def backward(saved, slopes):
         image, text, scale, bias = back(*saved, slopes)
-        return image, None, pairs.Texts(text, None, None), scale, bias  # pyright: ignore[reportArgumentType]
+        of_texts: Any = (text, None, None)  # neither concepts nor masks have any
+        return image, None, pairs.Texts(*of_texts), scale, bias
 
     pay.defvjp(forward, backward)
     return pay(*operands)
@@ -322,7 +323,8 @@ def _softmax_losses(ring: _Ring, image, owner, texts, scale, bias):
 
 
 def _softmax_slope(logits: Array, positive: Array, of_image: Any, of_text: Any):
-    def along(known: pairs.Normalizer, slope: Array, axis: int) -> Array:
+    def along(side: tuple[pairs.Normalizer, Array], axis: int) -> Array:
+        known, slope = side
         peak, total, count, slope = (
             jnp.expand_dims(x, axis)
             for x in (known.peak, known.total, known.positives, slope)
@@ -331,7 +333,7 @@ def _softmax_slope(logits: Array, positive: Array, of_image: Any, of_text: Any):
         probability = jnp.exp(logits - peak) / total
         return jnp.where(count > 0, slope * (probability - share), 0)
 
-    return along(*of_image, axis=1) + along(*of_text, axis=0)
+    return along(of_image, axis=1) + along(of_text, axis=0)
 
 
 def _add(a: Any, b: Any) -> Any:

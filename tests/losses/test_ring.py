@@ -17,6 +17,10 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "oc_losses"
 B, K, E = 24, 3, 16
 RINGS = {"sigmoid": ring.sigmoid, "softmax": ring.softmax}
 each_loss = pytest.mark.parametrize("name", RINGS)
+# Machine code is made for a single call here: it need not be good.
+compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
 close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
@@ -61,7 +65,7 @@ def gradients(name, loss, **options):
         weight = jnp.linspace(0.5, 1.5, len(value), dtype=value.dtype)
         return (weight * value).mean(), value
 
-    grad = jax.jit(jax.value_and_grad(total, has_aux=True))
+    grad = compiled(jax.value_and_grad(total, has_aux=True))
 
     def run(batch, log_scale=2.3, bias=-3.0):
         parts = dict(image=batch["image"], text=batch["text"])
@@ -209,7 +213,7 @@ def test_memory_does_not_grow_with_the_devices(name, bidirectional):
         grad = jax.grad(lambda i, t, loss=loss: loss(i, t).sum(), argnums=(0, 1))
         rows = NamedSharding(mesh, PartitionSpec("data"))
         x = jax.ShapeDtypeStruct((count * local, width), jnp.float32, sharding=rows)
-        program = jax.jit(grad).lower(x, x).compile()
+        program = compiled(grad).lower(x, x).compile()
         held.append(program.memory_analysis().temp_size_in_bytes)
         text = program.as_text()
         assert "collective-permute" in text
