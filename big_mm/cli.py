@@ -19,6 +19,7 @@ from absl import flags
 
 from big_mm.lookup import nearest
 
+PROCESSES = ("coordinator_address", "num_processes", "process_id")
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {}
 
 
@@ -70,11 +71,15 @@ def train(arguments: Sequence[str]) -> None:
     """Trains a config, or goes on with the run that the folder holds.
 
     python run.py train --config=configs/X.py[:quick] --workdir=DIR [--config.a.b=VALUE]
+
+    Of several processes each runs the same command. Slurm, Open MPI and TPU pods say
+    who is who; elsewhere --coordinator_address=HOST:PORT --num_processes=N
+    --process_id=I do.
     """
-    values = _strings("workdir")
+    values = _strings("workdir", *PROCESSES)
     _add_config(values, arguments)
     _parse(values, arguments, required=("config", "workdir"))
-    _start_jax()
+    _start_jax(*(values[name].value for name in PROCESSES))
     from big_mm import runs
 
     runs.train_run(values.config, Path(values.workdir))
@@ -115,9 +120,12 @@ def report(arguments: Sequence[str]) -> None:
 def info(arguments: Sequence[str]) -> None:
     """Prints sizes, step and hash of a checkpoint, or the sizes of a config, as JSON.
 
-    python run.py info --checkpoint=RUN | --config=configs/X.py[:quick]
+    python run.py info --checkpoint=RUN | --config=configs/X.py[:quick] [--devices=N]
+
+    With --devices the training step is compiled for N simulated devices, to tell the
+    memory of its activations too.
     """
-    values = _strings("checkpoint")
+    values = _strings("checkpoint", "devices")
     _add_config(values, arguments)
     _parse(values, arguments)
     if (values.checkpoint is None) == (values.config is None):
@@ -126,7 +134,8 @@ def info(arguments: Sequence[str]) -> None:
     from big_mm import runs
 
     if values.config is not None:
-        print(runs.describe_config(values.config))
+        devices = None if values.devices is None else _whole("devices", values.devices)
+        print(runs.describe_config(values.config, devices))
     else:
         print(runs.describe_run(Path(values.checkpoint)))
 
@@ -139,12 +148,11 @@ def tokenizer(arguments: Sequence[str]) -> None:
     """
     values = _strings("corpus", "out", "vocab_size")
     _parse(values, arguments, required=("corpus", "out", "vocab_size"))
-    if not values.vocab_size.isdigit():
-        raise ValueError(f"--vocab_size is a whole number: got {values.vocab_size!r}.")
+    size = _whole("vocab_size", values.vocab_size)
     from big_mm.text import tokenizers
 
     corpus = [Path(name) for name in values.corpus.split(",")]
-    tokenizers.train(corpus, values.out, vocab_size=int(values.vocab_size))
+    tokenizers.train(corpus, values.out, vocab_size=size)
     print(values.out)
 
 
@@ -189,7 +197,13 @@ def _require_file(config: str) -> None:
         raise ValueError(f"--config names a Python file: there is no {path}.{near}")
 
 
-def _start_jax() -> None:
+def _whole(flag: str, value: str) -> int:
+    if not value.isdigit():
+        raise ValueError(f"--{flag} is a whole number: got {value!r}.")
+    return int(value)
+
+
+def _start_jax(*processes: str | None) -> None:
     import jax
 
     cache = os.environ.get("BIG_MM_DATA", str(Path.home() / ".cache" / "big_mm"))
@@ -206,6 +220,9 @@ def _start_jax() -> None:
         logger.propagate = False
     # Libraries log what they also raise; log.txt has it, the screen the one line.
     logging.getLogger("absl").propagate = False
+    from big_mm import distributed
+
+    distributed.start(*processes)
 
 
 def _disk_is_full(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from big_mm import (
     build,
+    costs,
     distributed,
     durations,
     hooks,
@@ -105,7 +106,7 @@ class _Run:
         self.init, self.abstract = build.initial_state(made, tx)
         decay = config.get("teacher_decay")
         goal = build.objective(config, made.model)
-        self.update = train.make_update(goal, tx, teacher_decay=decay)
+        self.update = train.make_update(goal, tx, teacher_decay=decay, mesh=made.mesh)
         self._evaluators = build.evaluators(config, made.encoding, workdir=path)
         self.batches(0).close()
 
@@ -278,10 +279,18 @@ def _earlier_figures(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def describe_config(config: Any) -> str:
-    """Parameter counts of a config's model, as JSON; reads no file of the config."""
-    model = lookup.call(build.expand(config.to_dict()["model"]))
-    return json.dumps(_counts(jax.eval_shape(model.init, jax.random.key(0))), indent=2)
+def describe_config(config: Any, devices: int | None = None) -> str:
+    """What a config's run costs, as JSON; reads no data of it.
+
+    Args:
+        config: of the run.
+        devices: of the mesh; with it the step is compiled for as many simulated devices
+            to tell the memory of its activations.
+    """
+    plain = config.to_dict()
+    compiled = devices is not None
+    facts = costs.describe(plain, devices=devices, compiled=compiled)
+    return json.dumps(facts, indent=2)
 
 
 def describe_run(checkpoint: Path) -> str:
@@ -290,7 +299,7 @@ def describe_run(checkpoint: Path) -> str:
     facts = {
         "checkpoint": str(checkpoint),
         "step": int(state.step),
-        **_counts(state.params),
+        **costs.counts(state.params),
         "weights_sha256": weights_sha256(state.params),
     }
     return json.dumps(facts, indent=2)
@@ -305,14 +314,6 @@ def weights_sha256(params: Params) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _counts(params: Params) -> dict[str, Any]:
-    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    return {
-        "parameters": count(params),
-        "parameters_by_part": {key: count(value) for key, value in params.items()},
-    }
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ FLOORS = {
     "report": 6,
     "build": 7,
     "costs": 8,
-    "runs": 8,
-    "cli": 9,
+    "runs": 9,
+    "cli": 10,
 }
 
 
