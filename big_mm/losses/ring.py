@@ -237,7 +237,8 @@ def _pay(
         return paid, (operands, known)
 
     def backward(saved, slopes):
-        image, text, scale, bias = back(*saved, slopes)
+        operands, known = saved
+        image, text, scale, bias = back(operands, known, slopes)
         of_texts: Any = (text, None, None)  # neither concepts nor masks have any
         return image, None, pairs.Texts(*of_texts), scale, bias
 
