@@ -148,7 +148,9 @@ def _described(config: Mapping[str, Any], compiled: bool) -> dict[str, Any]:
     tx, _ = build.optimizer(config, model, batch_examples=examples, **lengths)
     _, state = build.initial_state(made, tx)
     batch = _batch(config, mesh)
-    goal = build.objective(config, model)
+    terms = build.objective(config, model)
+    # The mesh is closed over: a context that holds one cannot be traced.
+    goal = lambda params, rows, about: terms(params, rows, about._replace(mesh=mesh))
     memory = {"weights": _bytes(state.params), "optimizer": _bytes(state.opt)}
     if state.teacher is not None:
         memory["teacher"] = _bytes(state.teacher)

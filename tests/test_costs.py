@@ -252,3 +252,12 @@ def test_a_great_model_on_devices_that_are_not_there():
     assert held["weights"] == 4 * 1_135_463_602
     # What the blocks of both towers keep of 512 examples, at least.
     assert held["activations"] > 4 * 512 * (256 + 64) * 1152 * 27
+
+
+def test_a_ring_is_counted_too():
+    config = importlib.import_module("configs.siglip_b16").get_config("quick").to_dict()
+    plain = costs.describe(config, compiled=False)
+    config["terms"]["sigmoid"]["ring"] = "one_way"
+    ring = costs.describe(config, compiled=False)
+    assert ring["flops_per_example"]["image"] == plain["flops_per_example"]["image"]
+    assert ring["flops_per_example"]["loss"] >= plain["flops_per_example"]["loss"]
